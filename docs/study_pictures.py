@@ -33,13 +33,13 @@ def served(name: str, workspace: Path) -> Iterator[tuple[str, str]]:
     """Serves a copy of the study; yields its address and a token."""
     from erv.study.answers.database import Database
     from erv.study.pages.app import MOST_BYTES, application
-    from erv.study.plan import STUDIES, read_study
+    from erv.study.plan import folder_of, read_study
     from erv.web.run import LOOPBACK, Server, hosts_of, listening
     from erv.web.site import site
 
     with tempfile.TemporaryDirectory() as folder, listening(LOOPBACK, 0) as ear:
         copy = Path(folder) / name
-        shutil.copytree(workspace / STUDIES / name, copy)
+        shutil.copytree(workspace / folder_of(name), copy)
         study = read_study(copy)
         database = Database.open(f"sqlite:///{folder}/answers.db", study)
         app = site(application(study, database), hosts=hosts_of(LOOPBACK), most_bytes=MOST_BYTES)
@@ -94,11 +94,11 @@ def take_report(browser: Any, name: str, workspace: Path) -> None:
     """Lets simulated raters answer the study, and shows the top of the report."""
     from erv.study.analysis.report import FOLDER as REPORT
     from erv.study.analysis.report import PAGE, Level
-    from erv.study.plan import STUDIES, read_key, read_study
+    from erv.study.plan import folder_of, read_key, read_study
     from erv.study.rehearsal import rehearse
     from erv.study.simulation import Model
 
-    study = read_study(workspace / STUDIES / name)
+    study = read_study(workspace / folder_of(name))
     policies = sorted(read_key(study).policies, key=lambda policy: policy == "erv")
     model = Model({policy: 0.7 * place for place, policy in enumerate(policies)}, careless=0.1)
     with tempfile.TemporaryDirectory() as folder:

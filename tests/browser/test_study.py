@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Response
+from playwright.sync_api import Browser, Page, Response
 
 from erv.study.plan import Study, read_key, read_study
-from tests.support.browser import chromium, visit
+from tests.support.browser import chromium, chromium_of, killed_chromium, visit
 from tests.support.raters import (
     QUESTION,
     agree,
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         clips=10,
         kinds=["pair"],
         items_per_rater=10,
-        overlap=12,
+        overlap=30,  # so many raters come in this module
         panel=PANEL,
         **COUNTS,
     )
@@ -268,10 +268,142 @@ def test_a_page_that_is_closed_while_it_sends_sends_when_it_is_opened_again(
             with program((*arguments, port), folder / "reopened.log", folder=folder):
                 page = seen.context.new_page()
                 page.goto(first.address)
-                page.wait_for_function("document.getElementById('progress').innerText.startsWith('1 of')")
+                page.locator("#progress", has_text="1 of").wait_for()
                 (row,) = of_rater(folder, before)
                 assert row["item"] == item
                 assert json.loads(row["value"])["preferred"] == "tie"
+
+
+def test_raters_who_share_a_browser_answer_for_themselves(browser: Browser, folder: Path) -> None:
+    """The server is gone under the first rater's answer; the second one enters; the first one comes back."""
+    arguments = ("study", "serve", "people", "--port")
+    with program((*arguments, "0"), folder / "shared.log", folder=folder) as first:
+        before, links = len(answers_in(folder)), invited(folder, first.address, "--count", "2")
+        port = str(urlsplit(first.address).port)
+        with visit(browser, first.address, links[0]) as seen:
+            agree(seen.page)
+            see(seen.page)
+            choose(seen.page, "pair", "3")
+            item = item_on(seen.page)
+            first.kill()
+            seen.page.keyboard.press("Enter")
+            seen.page.wait_for_selector("#sending:not([hidden])")
+            with program((*arguments, port), folder / "shared_again.log", folder=folder):
+                # The first one's page may send by now: stop it, as who leaves the room closes it.
+                seen.page.close(run_before_unload=False)
+                sent = len(of_rater(folder, before))
+                page = seen.context.new_page()
+                page.goto(first.address + links[1])
+                agree(page)
+                assert progress(page) == f"0 of {ITEMS} answered"
+                answer(page, "1")
+                mine = of_rater(folder, before)[sent:]
+                assert [json.loads(row["value"])["preferred"] == "tie" for row in mine] == [False]
+                page.goto(first.address + links[0])
+                page.locator("form button.primary").click()
+                page.wait_for_url("**/instructions" if not sent else "**/")
+                page.goto(first.address)
+                page.locator("#progress", has_text="1 of").wait_for()
+                rows = of_rater(folder, before)
+                assert len(rows) == len({row["rater"] for row in rows}) == 2
+                (kept,) = [row for row in rows if row["rater"] != mine[0]["rater"]]
+                assert (kept["item"], json.loads(kept["value"])["preferred"]) == (item, "tie")
+
+
+def test_a_page_of_another_rater_in_the_same_browser_sends_nothing(
+    browser: Browser, server: Program, folder: Path
+) -> None:
+    before, links = len(answers_in(folder)), invited(folder, server.address, "--count", "2")
+    with visit(browser, server.address, links[0]) as seen:
+        agree(seen.page)
+        see(seen.page)
+        item = item_on(seen.page)
+        page = seen.context.new_page()
+        page.goto(server.address + links[1])
+        agree(page)
+        choose(seen.page, "pair", "3")
+        seen.page.keyboard.press("Enter")
+        seen.page.wait_for_selector("#refused:not([hidden])")
+        assert "Somebody else has entered" in seen.page.locator("#refused").inner_text()
+        assert of_rater(folder, before) == []
+        page.goto(server.address + links[0])  # the first one's own link
+        page.locator("form button.primary").click()
+        page.goto(server.address)
+        page.locator("#progress", has_text="1 of").wait_for()
+        (row,) = of_rater(folder, before)
+        assert (row["item"], json.loads(row["value"])["preferred"]) == (item, "tie")
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(403, "<h1>Forbidden</h1>"), (408, "{}"), (502, ""), (404, '{"detail": "?"}')]
+)
+def test_what_a_proxy_says_costs_no_answer(
+    browser: Browser, server: Program, folder: Path, status: int, body: str
+) -> None:
+    before, (link,) = len(answers_in(folder)), invited(folder, server.address)
+    with visit(browser, server.address, link) as seen:
+        agree(seen.page)
+        see(seen.page)
+        choose(seen.page, "pair", "3")
+        item = item_on(seen.page)
+        seen.page.route("**/answer", lambda route: route.fulfill(status=status, body=body))
+        seen.page.keyboard.press("Enter")
+        seen.page.wait_for_selector("#sending:not([hidden])")
+        assert of_rater(folder, before) == []
+        seen.page.unroute("**/answer")
+        seen.page.wait_for_function("item => document.getElementById('clip').dataset.item !== item", arg=item)
+        assert [row["item"] for row in of_rater(folder, before)] == [item]
+
+
+def test_a_visit_that_ran_out_costs_no_answer(browser: Browser, server: Program, folder: Path) -> None:
+    before, (link,) = len(answers_in(folder)), invited(folder, server.address)
+    with visit(browser, server.address, link) as seen:
+        agree(seen.page)
+        see(seen.page)
+        choose(seen.page, "pair", "3")
+        seen.context.clear_cookies()
+        seen.page.keyboard.press("Enter")
+        seen.page.wait_for_selector("#refused:not([hidden])")
+        assert "open the study from its link again" in seen.page.locator("#refused").inner_text()
+        seen.page.goto(server.address + link)
+        seen.page.locator("form button.primary").click()
+        seen.page.wait_for_url("**/instructions")
+        seen.page.goto(server.address)
+        seen.page.locator("#progress", has_text="1 of").wait_for()
+        assert len(of_rater(folder, before)) == 1
+
+
+def test_a_browser_that_is_killed_while_it_sends_sends_when_it_is_opened_again(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    arguments = ("study", "serve", "people", "--port")
+    with program((*arguments, "0"), folder / "killed_browser.log", folder=folder) as first:
+        before, (link,) = len(answers_in(folder)), invited(folder, first.address)
+        port = str(urlsplit(first.address).port)
+        items: list[str | None] = []
+
+        def until_it_sends(page: Page) -> None:
+            agree(page)
+            see(page)
+            choose(page, "pair", "3")
+            items.append(item_on(page))
+            first.kill()
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#sending:not([hidden])")
+
+        killed_chromium(browser, tmp_path / "profile", first.address + link, until_it_sends)
+        with (
+            program((*arguments, port), folder / "killed_browser_again.log", folder=folder),
+            chromium_of(browser, tmp_path / "profile") as context,
+        ):
+            page = context.new_page()
+            page.goto(first.address + link)  # a browser that is killed may forget its cookies
+            page.locator("form button.primary").click()
+            page.wait_for_url("**/instructions")
+            page.goto(first.address)
+            page.locator("#progress", has_text="1 of").wait_for()
+            (row,) = of_rater(folder, before)
+            assert (row["item"], json.loads(row["value"])["preferred"]) == (items[0], "tie")
 
 
 def test_nothing_that_is_sent_tells_who_wrote_what_or_what_others_said(

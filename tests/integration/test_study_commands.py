@@ -11,6 +11,8 @@ import pytest
 from erv.files import sha256_of_file
 from erv.study.answers.connection import database_url
 from erv.study.answers.database import Database
+from erv.study.exchange.given import Given
+from erv.study.exchange.taking import Changed, take
 from erv.study.plan import Study, read_key, read_study
 from erv.tracking.lock_entries import client_of
 from tests.integration.scratch import Scratch
@@ -96,6 +98,24 @@ def test_from_answers_to_the_report(scratch: Scratch, answered: Study) -> None:
     assert ignored.returncode == 0  # DVC has it, git has the pointer
 
 
+def test_who_is_left_out_is_said_by_the_parameters(scratch: Scratch, answered: Study) -> None:
+    scratch.erv("study", "export", "pilot")
+    params = scratch.folder / "params.yaml"
+    before, path = params.read_text(), scratch.folder / "studies/pilot/report/report.json"
+    rater = Database.open(database_url(scratch.folder), answered).log()[0]["rater"]
+    # The second one is of another study.
+    params.write_text(before.replace("    without: [] ", f"    without: [{rater}, r0123456789] "))
+
+    def rules(*options: str) -> dict[str, object]:
+        scratch.erv("study", "report", "pilot", "--without-judges", *options)
+        return dict(json.loads(path.read_text())["checks"]["rules"])
+
+    assert rules() == {"failed_attention": 0, "gold_share": 0.5, "without": [rater]}
+    assert rules("--gold-share", "0.2")["gold_share"] == 0.2
+    params.write_text(before)
+    assert rules()["without"] == []
+
+
 def test_answers_become_assessments_by_people(scratch: Scratch, answered: Study) -> None:
     said = scratch.erv("study", "export", "pilot", "--to", "mlflow").stdout
     # Eight preferences and eight ratings per policy, with an emotion each; a rating has four values.
@@ -118,20 +138,58 @@ def test_answers_become_assessments_by_people(scratch: Scratch, answered: Study)
     assert {one.metadata["erv.study"] for one in human} == {answered.sha256}
 
 
+def test_an_answer_that_was_taken_back_is_no_assessment_any_more(scratch: Scratch, answered: Study) -> None:
+    """Somebody elsewhere prefers `erv`, and then `sft`."""
+    key, database = read_key(answered), Database.open(database_url(scratch.folder), answered)
+    item = next(one for one in answered.items if (one.kind, one.role) == ("pair", "main"))
+    code = {policy: code for code, policy in key.items[item.id].policies.items()}
+    client = client_of(scratch.environment)
+
+    def exported(policy: str, changed: Changed) -> tuple[str, list[tuple[str, object]]]:
+        value = {"emotion": "anger", "preferred": code[policy]}
+        given = Given("potato:dora", item.id, value, 0.0, None, "key-of-dora", "here")
+        take(database._base, answered, [given], changed=changed)
+        said = scratch.erv("study", "export", "pilot", "--to", "mlflow").stdout
+        rater = database.log()[-1]["rater"]
+        run = scratch.runs()["evaluate@erv"][0]
+        traces = client.search_traces(locations=[run.info.experiment_id], run_id=run.info.run_id)
+        found = [one for trace in traces for one in trace.info.assessments if one.source.source_id == rater]
+        return said, sorted((one.name, one.value) for one in found)
+
+    assert exported("erv", "refuse")[1] == [("people/emotion", "anger"), ("people/preferred", "yes")]
+    said, found = exported("sft", "replace")
+    assert found == [("people/emotion", "anger"), ("people/preferred", "no")]
+    assert said.count("2 new, 2 deleted whose answers were taken back") == 2
+    assert "deleted" not in exported("sft", "refuse")[0]
+    database.revoke(database.log()[-1]["rater"])
+    database.close()
+
+
 def test_other_programs_and_back(scratch: Scratch, answered: Study) -> None:
     write_clips(answered)
     assert (
         "set up a project"
         in scratch.erv("study", "export", "pilot", "--to", "label-studio", "--folder", "there").stdout
     )
-    said = scratch.erv(
-        "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
-    ).stdout
-    assert said == "11 answers of 3 raters, 11 new\n"
-    again = scratch.erv(
-        "study", "import", "pilot", "there/pairs_answers.json", "--from", "label-studio"
-    ).stdout
-    assert again == "11 answers of 3 raters, 0 new\n"
+    there = scratch.folder / "there/pairs_answers.json"
+    imported = ("study", "import", "pilot", str(there), "--from", "label-studio")
+    tasks = json.loads(there.read_text())
+    count = sum(len(task["annotations"]) for task in tasks)
+    assert count > 10
+    own = f"{count} left out: of this study's own raters, which export wrote there\n"
+    assert scratch.erv(*imported).stdout == f"0 answers of 0 raters, 0 new\n{own}"
+    for place, task in enumerate(tasks):
+        (one, *_) = task["annotations"]
+        one |= {"completed_by": 7, "id": 1000 + place}
+    there.write_text(json.dumps(tasks))
+    own = f"{count - len(tasks)} left out: of this study's own raters, which export wrote there\n"
+    assert scratch.erv(*imported).stdout == f"{len(tasks)} answers of 1 rater, {len(tasks)} new\n{own}"
+    assert scratch.erv(*imported).stdout == f"{len(tasks)} answers of 1 rater, 0 new\n{own}"
+    tasks[0]["annotations"][0]["result"][0]["value"]["choices"] = ["fear"]
+    there.write_text(json.dumps(tasks))
+    refused = scratch.erv(*imported, check=False)
+    assert (refused.returncode, "--changed replace takes the new answer" in refused.stderr) == (1, True)
+    assert "1 changed there: taken instead" in scratch.erv(*imported, "--changed", "replace").stdout
     wrong = scratch.erv("study", "export", "pilot", "--to", "potato", check=False)
     assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from benchmarks.answers import run
-from erv.errors import StackError
+from erv.errors import DataError, StackError
 from erv.study.answers.connection import Answerbase
 from erv.study.answers.database import Database, NotInvitedError, StudyFullError
 from erv.study.answers.state import state_of
 from erv.study.answers.table import rows_of, write_answers
+from erv.study.answers.tables import LONGEST_NAME
+from erv.study.exchange.given import Given
+from erv.study.exchange.taking import take
 from erv.study.plan import TIE, Study, read_study
 from tests.support.large_study import write_large_study
 from tests.support.postgres import Postgres, postgres, programs
@@ -114,6 +118,26 @@ def test_the_flow_of_one_rater(url: str, study: Study) -> None:
     with pytest.raises(NotInvitedError):
         database.enter(invitation.token, "5f00aa")
     database.close()
+
+
+def test_an_import_is_kept_as_a_whole_or_not_at_all(url: str, study: Study) -> None:
+    base = Answerbase(url)
+    database = Database(base, study)
+    first, second, *_ = (item.id for item in study.items)
+    longest = f"potato:{'x' * (LONGEST_NAME - len('potato:'))}"
+    one = Given(longest, first, value(study, first), 0.0, 1234, "key-number-1", "here")
+    other = replace(one, item=second, value=value(study, second), key="key-number-2")
+    assert take(base, study, [one, other]).new == 2
+    changed = replace(other, value={**other.value, "emotion": "fear"})
+    with pytest.raises(DataError, match="--changed replace"):
+        take(base, study, [replace(one, who="potato:ann"), changed])
+    assert len(database.log()) == 2
+    assert len(state_of(base, study).raters) == 1
+    taken = take(base, study, [replace(one, who="potato:ann"), changed], changed="replace")
+    assert (taken.new, taken.replaced) == (1, 1)
+    assert [row["kind"] for row in database.log()] == ["pair", "pair", "pair", "undo", "pair"]
+    assert {rater.participant for rater in state_of(base, study).raters} == {longest, "potato:ann"}
+    base.close()
 
 
 @pytest.mark.parametrize(

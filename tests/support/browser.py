@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Error, Page, sync_playwright
 
 _PROGRAMS = ("chromium", "google-chrome")
 WIDTHS = {1280: 800, 390: 844}  # pixels of CSS: the width of a screen and its height
@@ -31,14 +33,53 @@ def chromium(*flags: str) -> Iterator[Browser]:
     Raises:
         AssertionError: this machine has none.
     """
-    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
-    assert program is not None, "no Chromium on this machine; `apt-get install -y chromium`"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=[*_FLAGS, *flags])
+        browser = playwright.chromium.launch(executable_path=_program(), args=[*_FLAGS, *flags])
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def chromium_of(browser: Browser, profile: Path) -> Iterator[BrowserContext]:
+    """A headless Chromium of its own, whose data stay in a folder; ended afterwards."""
+    context = browser.browser_type.launch_persistent_context(
+        profile, executable_path=_program(), args=_FLAGS, locale="en-GB"
+    )
+    try:
+        yield context
+    finally:
+        with contextlib.suppress(Error):  # it may be gone
+            context.close()
+
+
+def killed_chromium(browser: Browser, profile: Path, address: str, use: Callable[[Page], None]) -> None:
+    """Opens a page in a Chromium of its own, and kills all its processes (SIGKILL) when it was used.
+
+    Args:
+        browser: whose program it is.
+        profile: the folder that it keeps its data in.
+        address: of the page.
+        use: of the page.
+    """
+    with chromium_of(browser, profile) as context:
+        page = context.new_page()
+        page.goto(address)
+        use(page)
+        processes = psutil.Process().children(recursive=True)
+        mine = [one for one in processes if str(profile) in " ".join(one.cmdline())]
+        assert mine, "the browser's processes were not found"
+        for one in mine:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        psutil.wait_procs(mine, timeout=30)
+
+
+def _program() -> str:
+    program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
+    assert program is not None, "no Chromium on this machine; `apt-get install -y chromium`"
+    return program
 
 
 class Visit:

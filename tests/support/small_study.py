@@ -47,7 +47,7 @@ def plan(name: str = "small") -> dict[str, Any]:
         "instructions": ["Watch the clip."],
         "emotions": {label: label for label in EMOTIONS},
         "questions": {question: f"{question}?" for question in QUESTIONS},
-        "page": {word: f"{word}." for word in PAGE_WORDS},
+        "page": {word: f"{word}." for word in PAGE_WORDS} | {"number": "No. {number}."},
     }
     order = [entry["id"] for entry in items]
     return {

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from erv.study.exchange.taking import Changed
 
 
 @click.command(name="import")
@@ -13,23 +17,37 @@ import click
 @click.option(
     "--from", "source", type=click.Choice(["potato", "label-studio"]), required=True, help="Which program."
 )
-def command(name: str, path: Path, source: str) -> None:
+@click.option(
+    "--changed",
+    type=click.Choice(["refuse", "keep", "replace"]),
+    default="refuse",
+    show_default=True,
+    help="Answers that were other ones when they were imported before: leave them out, or take them now.",
+)
+def command(name: str, path: Path, source: str, changed: Changed) -> None:
     """Take answers to the study NAME that were given in Potato or Label Studio.
 
-    PATH is Potato's folder of annotations, or Label Studio's export as JSON. All of it is checked before
-    anything is kept, and importing again adds only what is new.
+    PATH is Potato's folder of annotations, or Label Studio's export as JSON. All of it is taken or nothing,
+    and importing again adds only what is new. Answers of this study's own raters, which `erv study export`
+    wrote there, are left out, and so are items that somebody has not finished.
     """
     from erv.environment import load_environment
     from erv.study.answers.opened import opened
     from erv.study.exchange import read_project
+    from erv.study.exchange.taking import take
 
-    with opened(name, load_environment().workspace) as (study, _, database):
-        given = read_project(source, study, path)
-        new = [
-            database.add(
-                database.imported(one.who), one.item, one.value, one.shown_seconds, one.key, at_ms=one.at_ms
-            )
-            for one in given
-        ]
-    raters = len({one.who for one in given})
-    click.echo(f"{len(new)} answers of {raters} raters, {sum(new)} new")
+    with opened(name, load_environment().workspace) as (study, base, _):
+        found = read_project(source, study, path)
+        taken = take(base, study, found.given, changed=changed)
+    here = taken.new + taken.known + taken.replaced + taken.kept
+    raters = len(taken.people)
+    click.echo(f"{here} answers of {raters} {'rater' if raters == 1 else 'raters'}, {taken.new} new")
+    for count, what in (
+        (taken.replaced, "changed there: taken instead of the earlier ones"),
+        (taken.kept, "changed there: left out, the earlier ones stay"),
+        (taken.own, "left out: of this study's own raters, which export wrote there"),
+        (taken.withdrawn, "left out: of people who were withdrawn here"),
+        (len(found.incomplete), "left out: items that are not finished"),
+    ):
+        if count:
+            click.echo(f"{count} {what}")

@@ -22,11 +22,11 @@ import click
 def command(name: str, count: int, days: float, panel: str | None, url: str) -> None:
     """Make invitations to the study NAME and print their addresses, which can't be shown again.
 
-    Each is for one person. With --panel, one address is for all members of a panel; enter it there as
-    printed, and the panel fills in who comes.
+    Each is for one person. With --panel, one address is for all members of a panel, which fills in who comes:
+    enter it there, as printed at Prolific; at another panel replace {ID} by its placeholder for the id.
     """
     from erv.environment import load_environment
-    from erv.study.answers.links import link
+    from erv.study.answers.links import PLACEHOLDER, link
     from erv.study.answers.opened import opened
 
     with opened(name, load_environment().workspace) as (study, _, database):
@@ -35,6 +35,12 @@ def command(name: str, count: int, days: float, panel: str | None, url: str) -> 
         click.echo(f"{one.id}  {link(url, one.token, panel)}")
     slots = len(study.assignments)
     click.echo(f"{len(made)} for {slots} slots; keep the addresses, only hashes are stored", err=True)
+    if panel == "other":
+        click.echo(
+            f"replace {PLACEHOLDER} by the panel's placeholder for its member's id; as printed, the address"
+            " lets nobody in",
+            err=True,
+        )
     if panel and study.panel is None:
         click.echo(
             f"warning: study {name} was prepared without study.panel, so raters get a code of their own each",

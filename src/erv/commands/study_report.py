@@ -13,39 +13,40 @@ import click
 @click.option(
     "--failed-attention",
     type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Attention checks that a rater may fail.",
+    help="Attention checks that a rater may fail; study.rules if left out.",
 )
 @click.option(
     "--gold-share",
     type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="Share of the gold items that a rater must answer as expected.",
+    help="Share of the gold items that a rater must answer as expected; study.rules if left out.",
 )
 @click.option("--without", multiple=True, metavar="RATER", help="Leave this rater out; may be repeated.")
 def command(
-    name: str, without_judges: bool, failed_attention: int, gold_share: float, without: tuple[str, ...]
+    name: str,
+    without_judges: bool,
+    failed_attention: int | None,
+    gold_share: float | None,
+    without: tuple[str, ...],
 ) -> None:
     """Report the study NAME from its table of answers: studies/NAME/report, a page and a JSON document.
 
     Preferences and ratings with intervals, how far raters agree with each other, failed checks and what
     leaving such raters out changes, and how far people agree with each judge and with the verifier. Gates on
-    the metric `preference` read it. Intervals are those of the section `register`.
+    the metric `preference` read it, if raters were left out by study.rules of params.yaml, and not by options
+    here. Intervals are those of the section `register`.
     """
     from pathlib import Path
 
     from erv.settings import load_settings
     from erv.study.analysis.checks import Rules
     from erv.study.analysis.instruments import read_evaluations, scores_of_judges, scores_of_verifier
-    from erv.study.analysis.page import verdicts
+    from erv.study.analysis.page import sentence, verdicts
     from erv.study.analysis.report import PASSED, Level, measure, write_report
     from erv.study.pinning import pin
-    from erv.study.plan import STUDIES, read_key, read_study
+    from erv.study.plan import folder_of, read_key, read_study
 
     settings = load_settings()
-    study = read_study(STUDIES / name)
+    study = read_study(folder_of(name))
     instruments = {}
     if not without_judges:
         from erv.verifier import EmotionVerifier
@@ -56,16 +57,18 @@ def command(
             "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
         }
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
-    found = measure(study, instruments, level, Rules(failed_attention, gold_share, without))
+    known = settings.study.rules
+    rules = Rules(
+        known.failed_attention if failed_attention is None else failed_attention,
+        known.gold_share if gold_share is None else gold_share,
+        without,
+        known.without,
+    )
+    found = measure(study, instruments, level, rules)
     page = write_report(found, study)
     pin([page.parent])
     for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
-        share = {end: 100 * (item["share"][end] or 0.0) for end in ("value", "low", "high")}
-        word = "preferred to" if item["sure"] else "can't be told from"
-        click.echo(
-            f"{item['winner']} {word} {item['loser']}: {share['value']:.0f}% of {item['answers']} preferences"
-            f" ({share['low']:.0f} to {share['high']:.0f}), {item['raters']} raters"
-        )
+        click.echo(sentence(item))
     if failed := found["checks"]["failed"]:
         click.echo(f"left out: {', '.join(failed)}")
     click.echo(page)

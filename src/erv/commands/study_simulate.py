@@ -41,7 +41,7 @@ def command(
     from erv.errors import SettingsError
     from erv.settings import load_settings
     from erv.study.analysis.report import Level
-    from erv.study.plan import STUDIES, read_key, read_study
+    from erv.study.plan import folder_of, read_key, read_study
     from erv.study.rehearsal import rehearse
     from erv.study.simulation import Model
 
@@ -52,10 +52,10 @@ def command(
             known[policy] = float(number)
         except ValueError:
             raise SettingsError(f"--strength {text}: expected POLICY=NUMBER, such as erv=0.5") from None
-    settings, study = load_settings(), read_study(STUDIES / name)
+    settings, study = load_settings(), read_study(folder_of(name))
     model = Model(known, ties=ties, alpha=alpha, careless=careless)
     model.check(list(read_key(study).policies))
-    folder = load_environment().workspace / ".erv" / "studies" / "simulated" / name
+    folder = load_environment().workspace / ".erv" / "studies" / "simulated" / study.name
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
     for line in rehearse(study, folder, model, raters=raters, seed=seed, level=level):
         click.echo(line)

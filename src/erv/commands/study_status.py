@@ -9,7 +9,11 @@ import click
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(name: str, as_json: bool) -> None:
-    """Say who was invited to the study NAME, who has answered how much, and which places are free."""
+    """Say who was invited to the study NAME, who has answered how much, and which places are free.
+
+    Raters have the pseudonyms that they are shown as their numbers. Beside them is who they are to the panel,
+    or to the program that their answers came from.
+    """
     import json
     from dataclasses import asdict
 
@@ -35,6 +39,7 @@ def command(name: str, as_json: bool) -> None:
         click.echo(
             f"  {rater.id}  {rater.slot or '-':8} {rater.answered:3} of {rater.asked:3}  {rater.word}"
             f"{f'  ({rater.invitation})' if rater.invitation else ''}"
+            f"{f'  {rater.participant}' if rater.participant else ''}"
         )
     for invited in state.invitations:
         if not invited.raters or invited.panel or invited.withdrawn:

@@ -65,6 +65,7 @@ class Verdict:
             not recorded.
         machine: the one on which a lineage was looked at; None of others, or if it was not recorded.
         study: whose raters decide a gate on what people prefer; None of others.
+        rules: by which raters of the study were left out; None of others, and while undecided.
     """
 
     metric: str
@@ -82,6 +83,7 @@ class Verdict:
     seed: int | None = None
     machine: str | None = None
     study: str | None = None
+    rules: str | None = None
 
     @property
     def value(self) -> float | None:
@@ -106,7 +108,7 @@ class Verdict:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; without what is optional and not there, such as `maximum` or `opponent`."""
         optional = {"minimum", "maximum", "judge", "opponent", "confidence", "samples", "seed", "machine"}
-        optional |= {"study"}
+        optional |= {"study", "rules"}
         return {key: value for key, value in asdict(self).items() if key not in optional or value is not None}
 
     def text(self) -> str:
@@ -122,7 +124,8 @@ class Verdict:
         if self.judge is not None:
             what += " (every worthy judge)" if self.judge == EVERY else f" (judge {self.judge})"
         found = f"{what} {self._interval}" if self.value is not None else f"{what}: {self.reason or OPEN}"
-        return f"{self.outcome}: {found}" + (f", needs {self._needs}" if self._needs else "")
+        needs = f", needs {self._needs}" if self._needs else ""
+        return f"{self.outcome}: {found}{needs}" + (f"; {self.rules}" if self.rules else "")
 
     @property
     def _sign(self) -> str:

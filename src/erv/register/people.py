@@ -2,8 +2,9 @@
 
 Such a report is made after a candidate is evaluated, and raters take days. So these gates are no part of
 the bundle: each publication decides them by the report that is there then. A report counts only if it is
-about the candidate's own predictions and the present ones of the policy that it is compared with, and if no
-answers came since.
+about the candidate's own predictions and the present ones of the policy that it is compared with, if no
+answers came since, and if it leaves out raters by the rules of the section `study`, which everybody can read:
+a report without those who dissent would decide anything.
 """
 
 from __future__ import annotations
@@ -73,7 +74,17 @@ def _decided(verdict: Verdict, bundle: Bundle, settings: Settings) -> Verdict:
             f"study {verdict.study} has {pair['raters']} raters that passed its checks, fewer than"
             f" {LEAST_RATERS}",
         )
-    return judged(replace(verdict, reason=""), net, found["confidence"])
+    said = _in_words(found["checks"]["rules"], len(found["checks"]["failed"]))
+    return judged(replace(verdict, reason="", rules=said), net, found["confidence"])
+
+
+def _in_words(rules: Mapping[str, Any], left_out: int) -> str:
+    by_hand = f", without {', '.join(rules['without'])}" if rules["without"] else ""
+    raters = "rater" if left_out == 1 else "raters"
+    return (
+        f"{left_out} {raters} left out by study.rules (attention checks failed: {rules['failed_attention']}"
+        f" at most, gold items as expected: {100 * rules['gold_share']:g}%{by_hand})"
+    )
 
 
 def _unusable(
@@ -84,6 +95,17 @@ def _unusable(
     made = (found["confidence"], found["bootstrap_samples"], found["seed"])
     if made != (register.confidence, register.bootstrap_samples, settings.seed):
         return f"the report of study {study} has intervals of other settings; run `erv study report {study}`"
+    wanted = settings.study.rules
+    without = sorted(set(wanted.without) & set(found["checks"]["raters"]))
+    if found["checks"]["rules"] != {
+        "failed_attention": wanted.failed_attention,
+        "gold_share": wanted.gold_share,
+        "without": without,
+    }:
+        return (
+            f"the report of study {study} leaves out raters by other rules than study.rules; run `erv study"
+            f" report {study}` without options, or change study.rules"
+        )
     answers = folder / "answers.parquet"
     if not answers.is_file() or sha256_of_file(answers) != found["answers_sha256"]:
         return f"the answers to study {study} are not those of its report; run `erv study report {study}`"

@@ -45,6 +45,22 @@ class PowerSettings(Section):
     rater_correlation: Correlation
 
 
+class RulesSettings(Section):
+    """Whose answers a report leaves out. Gates count a report by these rules only.
+
+    Attributes:
+        failed_attention: attention checks that a rater may fail.
+        gold_share: share of the gold items that a rater must answer as expected.
+        without: raters who don't count whatever they answered, by their pseudonyms, of any study.
+    """
+
+    failed_attention: Count
+    gold_share: Annotated[float, Field(ge=0.0, le=1.0)]
+    without: tuple[
+        Annotated[str, of_form(r"r[0-9a-f]{10}", "a rater's pseudonym, as in erv study status")], ...
+    ]
+
+
 class StudySettings(Section):
     """A study with people.
 
@@ -61,6 +77,7 @@ class StudySettings(Section):
         practice: items before the first one that counts.
         attention: items that say what to choose.
         gold: items whose right answer is known.
+        rules: whose answers a report leaves out.
         languages: of the pages, the first is the default.
         texts: folder of texts of your own (`LANGUAGE.yaml`); None for those of erv.
         panel: where raters come from; None for no panel.
@@ -78,6 +95,7 @@ class StudySettings(Section):
     practice: Count
     attention: Count
     gold: Count
+    rules: RulesSettings
     languages: Annotated[tuple[Language, ...], Field(min_length=1)]
     texts: str | None
     panel: PanelSettings | None

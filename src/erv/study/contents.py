@@ -49,11 +49,15 @@ PAGE_WORDS = (
     "thanks_how",
     "code",
     "back",
+    "number",
 )
+# That plans of before lack: they stay readable, and their pages leave these out.
+LATER_WORDS = frozenset({"number"})
 
 Kind = Literal["pair", "rating"]
 Role = Literal["main", "practice", "attention", "gold"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+NAME = r"[a-z0-9][a-z0-9_-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Code = Annotated[str, Field(pattern=r"^[0-9A-Z]{4,16}$")]
 Id = Annotated[str, Field(pattern=r"^[0-9a-z]{4,32}$")]
 Slot = Annotated[str, Field(pattern=r"^[0-9a-z]{2,16}$")]
@@ -186,7 +190,7 @@ class Design(Part):
     """How the number of raters per item came about; see `erv.study.power`.
 
     Attributes:
-        overlap: how many raters are asked about each main pair.
+        overlap: how many raters are asked about each main pair; means nothing in a study without pairs.
         rating_overlap: how many raters are asked about each main rating.
         items_per_rater: main items of a rater, at most.
         pairs: distinct main pairs, between all policies.
@@ -251,7 +255,7 @@ class Plan(Part):
         if "rating" in self.kinds:
             asked |= {f"ratings.{name}" for name in RATINGS}
         for language, texts in self.texts.items():
-            words = set(PAGE_WORDS) - set(texts.page)
+            words = set(PAGE_WORDS) - LATER_WORDS - set(texts.page)
             if lacking := sorted(
                 {*self.emotions} - set(texts.emotions) | asked - set(texts.questions) | words
             ):

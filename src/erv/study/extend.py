@@ -82,7 +82,7 @@ def extend(study: Study, key: Key, missing: Mapping[str, int]) -> Path:
         missing: item id -> how many more raters, as `lacking`.
 
     Raises:
-        DataError: nothing is missing, or DVC refuses.
+        DataError: nothing is missing, an earlier extension is not here, or DVC refuses.
     """
     if not missing:
         raise DataError(f"study {study.name}: no item lacks raters; there is nothing to extend")

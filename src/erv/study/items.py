@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
 from erv.errors import SettingsError
+from erv.labels import LabelSpace
 from erv.settings.study import StudySettings
 from erv.study.candidates import Candidate
 from erv.study.chance import Chance
@@ -43,10 +44,14 @@ class Maker:
         settings: the `study` section.
         chance: of the study.
         instructions: by kind, the explanation of an attention check.
+        space: the label space of the clips' emotions.
     """
 
-    def __init__(self, settings: StudySettings, chance: Chance, instructions: Mapping[Kind, str]) -> None:
+    def __init__(
+        self, settings: StudySettings, chance: Chance, instructions: Mapping[Kind, str], space: LabelSpace
+    ) -> None:
         self._settings, self._chance, self._instructions = settings, chance, instructions
+        self._space = space
 
     def main(self, clips: Sequence[Candidate]) -> list[Made]:
         """Every pair of policies, and every policy, on each clip."""
@@ -69,15 +74,14 @@ class Maker:
             SettingsError: there are too few clips, or too few clear explanations for gold items.
         """
         rest = iter(self._chance.shuffled(clips, "others", lambda clip: clip.name))
-        gold = self._gold(clips)
-        used = {made.clip.name for made in gold}
+        gold, used = self._gold(clips)
         free = (clip for clip in rest if clip.name not in used)
         wanted = self._settings.practice + self._settings.attention
         taken = list(islice(free, wanted))
         if len(taken) < wanted:
             raise SettingsError(
                 f"study.practice and study.attention ask for {wanted} clips beside the main and gold ones,"
-                f" but {len(taken)} are left; lower them, or study.clips"
+                f" but {len(taken)} are left (a gold item takes two); lower them, or study.clips"
             )
         practice, attention = taken[: self._settings.practice], taken[self._settings.practice :]
         made = [self._practice(number, clip) for number, clip in enumerate(practice)]
@@ -109,15 +113,20 @@ class Maker:
         wanted = dict.fromkeys(RATINGS, (WANTED_RATING,))
         return self._made(kind, "attention", clip, texts, wanted)
 
-    def _gold(self, clips: Sequence[Candidate]) -> list[Made]:
+    def _gold(self, clips: Sequence[Candidate]) -> tuple[list[Made], set[str]]:
+        """Gold items, and the clips that they are made of.
+
+        Each has two clips of its own: who has read an explanation beside the clip that it belongs to would
+        recognise it, without a look at the other one.
+        """
         made: list[Made] = []
         used: set[str] = set()
-        for clip, policy, other in self._gold_pairs(clips):
-            if len(made) == self._settings.gold:
+        while len(made) < self._settings.gold:
+            found = self._gold_pair([clip for clip in clips if clip.name not in used])
+            if found is None:
                 break
-            if clip.name in used:
-                continue
-            used.add(clip.name)
+            clip, policy, other = found
+            used |= {clip.name, other.name}
             foreign = f"{policy}@{other.name}"
             wrong = (other.said[policy].text, other.said[policy].answer)
             kind = self._kind(len(made))
@@ -131,21 +140,25 @@ class Maker:
             raise SettingsError(
                 f"study.gold asks for {self._settings.gold} items, but {len(made)} are possible: they need a"
                 " clip beside the main ones whose explanation by some policy is right and clear to every"
-                " judge, and another such clip of another emotion; lower study.gold or study.clips"
+                " judge, and another such clip of another emotion each; lower study.gold or study.clips"
             )
-        return made
+        return made, used
 
-    def _gold_pairs(self, clips: Sequence[Candidate]) -> Iterator[tuple[Candidate, str, Candidate]]:
-        """A clip, a policy, and a clip of another emotion; the policy explained both clearly and rightly."""
+    def _gold_pair(self, clips: Sequence[Candidate]) -> tuple[Candidate, str, Candidate] | None:
+        """A clip, a policy, and a clip of another emotion; the policy explained both clearly and rightly.
+
+        No part of a compound emotion is in the other clip's, or the explanation would be partly right.
+        """
         mixed = self._chance.shuffled(clips, "gold", lambda clip: clip.name)
         for clip in mixed:
             for policy in self._chance.shuffled(clip.said, f"gold/{clip.name}"):
                 if not clip.said[policy].clear:
                     continue
                 for other in reversed(mixed):
-                    if other.emotion != clip.emotion and other.said[policy].clear:
-                        yield clip, policy, other
-                        break
+                    apart = not self._space.share_an_emotion(clip.emotion, other.emotion)
+                    if apart and other.said[policy].clear:
+                        return clip, policy, other
+        return None
 
     def _made(
         self,

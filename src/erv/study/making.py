@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erv.files import sha256_of_text
+from erv.labels import LabelSpace
 from erv.settings import Settings
 from erv.settings.study import StudySettings
 from erv.study.candidates import Candidate, Candidates, find_candidates
@@ -28,11 +29,13 @@ class Documents:
     Attributes:
         plan: text of `study.json`.
         key: text of `key.json`.
+        media: SHA-256 by blinded name of the clips.
         said: what to tell about it, a sentence each.
     """
 
     plan: str
     key: str
+    media: Mapping[str, str]
     said: Sequence[str]
 
 
@@ -88,7 +91,7 @@ class Making:
             left_out["folders of frames, which have neither sound nor pace"] = len(faults) - len(usable)
         written: dict[str, str] = {}
         while True:  # until every clip that is drawn can be shown
-            made = _items(usable, study, chance, checks)
+            made = _items(usable, study, chance, checks, space)
             names = {item.clip.name: item.item.clip_id for item in made}
             missing = [clip for clip in usable if clip.name in names and names[clip.name] not in written]
             fresh, failed = clips.write(missing, media, names)
@@ -113,7 +116,7 @@ class Making:
             left_out=dict(sorted(left_out.items())),
             items={item.item.id: item.key for item in made},
         )
-        return Documents(plan, document(key), list(self._said(made, seats, left_out)))
+        return Documents(plan, document(key), written, list(self._said(made, seats, left_out)))
 
     def _plan(
         self, items: Sequence[Item], texts: Mapping[str, Texts], media: Mapping[str, str], seats: Seats
@@ -164,9 +167,13 @@ class Making:
 
 
 def _items(
-    usable: Sequence[Candidate], study: StudySettings, chance: Chance, checks: Mapping[Kind, str]
+    usable: Sequence[Candidate],
+    study: StudySettings,
+    chance: Chance,
+    checks: Mapping[Kind, str],
+    space: LabelSpace,
 ) -> list[Made]:
-    maker = Maker(study, chance, checks)
+    maker = Maker(study, chance, checks, space)
     drawn = draw(usable, study, chance)
     names = {clip.name for clip in drawn}
     return [*maker.main(drawn), *maker.others([clip for clip in usable if clip.name not in names])]
@@ -183,4 +190,6 @@ def _overlap(settings: StudySettings, policies: int) -> Overlap:
     comparisons = max(1, policies * (policies - 1) // 2)
     # As if a rater were asked nothing but pairs, which is the most that the answers can depend on each other.
     per_rater = settings.items_per_rater / comparisons
-    return overlap(settings.power, settings.clips, per_rater, settings.overlap)
+    # Without pairs there is no preference to tell, for which clips could be too few.
+    raters = settings.overlap if "pair" in settings.kinds else settings.overlap or 1
+    return overlap(settings.power, settings.clips, per_rater, raters)

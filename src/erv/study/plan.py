@@ -9,18 +9,20 @@ are.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from erv.errors import DataError
+from erv.errors import DataError, SettingsError
 from erv.files import sha256_of_text
 from erv.study.contents import (
     HIGHEST,
     KEY,
     LOWEST,
+    NAME,
     RATINGS,
     VERSION,
     Design,
@@ -44,7 +46,6 @@ __all__ = [
     "MEDIA",
     "PLAN",
     "RATINGS",
-    "STUDIES",
     "TIE",
     "Design",
     "Expected",
@@ -57,6 +58,7 @@ __all__ = [
     "Study",
     "Texts",
     "extension_files",
+    "folder_of",
     "read_key",
     "read_study",
 ]
@@ -65,6 +67,7 @@ STUDIES = Path("studies")
 PLAN = "study.json"
 MEDIA = "media"
 TIE = "tie"
+_EXTENSION = re.compile(r"extension-([1-9][0-9]{0,5})\.json(?:\.dvc)?")
 
 
 class Study:
@@ -149,6 +152,19 @@ class Study:
         """Slot -> ids of its items, in the order in which they are asked; those of extensions come last."""
         return self._seats.assignments
 
+    def asked(self, slot: str) -> tuple[str, ...]:
+        """Ids of the items that a slot is asked, in order.
+
+        Raises:
+            DataError: no file of the study has this slot.
+        """
+        if slot not in self.assignments:
+            raise DataError(
+                f"study {self.name}: slot {slot!r}, which a rater has, is in no file of {self.folder};"
+                " restore its extensions (extension-N.json and its .dvc file) from where it was extended"
+            )
+        return self.assignments[slot]
+
     def item(self, item_id: str) -> Item:
         """The item of this id.
 
@@ -160,7 +176,12 @@ class Study:
         return self._items[item_id]
 
     def shown(self, slot: str, item_id: str) -> tuple[Explanation, ...]:
-        """The explanations of an item in the order in which this slot sees them, which is random."""
+        """The explanations of an item in the order in which this slot sees them, which is random.
+
+        Raises:
+            DataError: no file of the study has this slot, or there is no such item.
+        """
+        self.asked(slot)
         explanations = self.item(item_id).explanations
         return explanations[::-1] if item_id in self._seats.swapped.get(slot, ()) else explanations
 
@@ -205,6 +226,20 @@ class Study:
         return {"emotion": emotion, "ratings": {name: said[name] for name in RATINGS}}
 
 
+def folder_of(name: str) -> Path:
+    """The folder of the study of this name, below the working folder.
+
+    Raises:
+        SettingsError: it is no name: a path would lead elsewhere.
+    """
+    if not re.fullmatch(NAME, name):
+        raise SettingsError(
+            f"a study can't be called {name!r}; take at most 64 lower-case letters, digits, - and _, and give"
+            f" the name alone, such as first for {STUDIES}/first"
+        )
+    return STUDIES / name
+
+
 def read_study(folder: Path) -> Study:
     """Reads `study.json`, and the extensions beside it.
 
@@ -244,9 +279,24 @@ def read_key(study: Study) -> Key:
 
 
 def extension_files(folder: Path) -> list[Path]:
-    """The extensions of a study, in the order in which they were made."""
-    found = (path for path in folder.glob("extension-*.json") if path.stem.split("-")[1].isdecimal())
-    return sorted(found, key=lambda path: int(path.stem.split("-")[1]))
+    """The extensions of a study, in the order in which they were made.
+
+    Their numbers begin with 1 and have no gap. One of which only the `.dvc` file is there counts, too:
+    without its slots, nobody knows what raters who have them were shown.
+
+    Raises:
+        DataError: one is missing.
+    """
+    found = (_EXTENSION.fullmatch(path.name) for path in folder.glob("extension-*"))
+    last = max((int(match[1]) for match in found if match), default=0)
+    paths = [folder / f"extension-{number}.json" for number in range(1, last + 1)]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"{path}: not found, though the study was extended; `dvc pull {path}.dvc`, or restore both"
+                " from where it was extended"
+            )
+    return paths
 
 
 def _extensions(folder: Path, sha256: str) -> Iterator[tuple[Path, Seats]]:

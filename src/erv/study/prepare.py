@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from erv.errors import DataError, SettingsError
+from erv.errors import DataError
 from erv.files import scratch_folder, sha256_of_text, write_text
 from erv.pipeline import read_lock_entries
 from erv.settings import Settings
 from erv.study.contents import KEY
 from erv.study.evaluated import read_evaluations
-from erv.study.making import Making
+from erv.study.making import Documents, Making
+from erv.study.media import check_media
 from erv.study.pinning import pin
-from erv.study.plan import MEDIA, PLAN, STUDIES
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+from erv.study.plan import MEDIA, PLAN, folder_of
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,10 @@ def prepare(name: str, settings: Settings) -> Prepared:
     Raises:
         SettingsError: the section `study` asks for what the evaluations can't give.
         EvaluationError: a policy was not evaluated here as `dvc.lock` says.
-        DataError: there is another study of this name; a clip can't be fetched; DVC refuses.
+        DataError: there is another study of this name, or this one with another key or other clips than it
+            was made with; a clip can't be fetched; DVC refuses.
     """
-    if not _NAME.fullmatch(name):
-        raise SettingsError(
-            f"a study can't be called {name!r}; take at most 64 lower-case letters, digits, - and _"
-        )
-    folder = STUDIES / name
+    folder = folder_of(name)
     if folder.exists() and not (folder / PLAN).is_file():
         raise DataError(
             f"{folder}: is there without {PLAN}; `dvc pull {folder / PLAN}.dvc`, or take another name"
@@ -72,5 +67,21 @@ def prepare(name: str, settings: Settings) -> Prepared:
                 f"{folder / PLAN}: is a study already, and what eval/ and params.yaml give now is another"
                 " one. Answers belong to one plan: give the new study another name"
             )
+        else:
+            # What is pinned below counts as right from then on.
+            _check_the_rest(folder, made)
     pin([folder / PLAN, folder / KEY, folder / MEDIA])
     return Prepared(folder, sha256, new, tuple(made.said))
+
+
+def _check_the_rest(folder: Path, made: Documents) -> None:
+    """Checks key and clips of a study whose plan is the one that was made."""
+    key, media = folder / KEY, folder / MEDIA
+    if not key.is_file():
+        raise DataError(f"{key}: not found; `dvc pull {key}.dvc`, or get it from who prepared the study")
+    if key.read_bytes() != made.key.encode():
+        raise DataError(f"{key}: not the key that belongs to the plan; `dvc checkout {key}.dvc` restores it")
+    check_media(media, made.media)
+    known = {f"{name}.mp4" for name in made.media}
+    if more := sorted(path.name for path in media.iterdir() if path.name not in known):
+        raise DataError(f"{media / more[0]}: no clip of the study; delete it, or `dvc checkout {media}.dvc`")

@@ -40,6 +40,17 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     return Bundle(tmp_path / "candidate", "b", {}, verdicts)
 
 
+RATERS = [f"r{number:010x}" for number in range(8)]
+RULES: dict[str, Any] = {"failed_attention": 0, "gold_share": 0.5, "without": []}
+
+
+def checked(**rules: Any) -> dict[str, Any]:
+    """The part of a report that says who was left out."""
+    return {
+        "checks": {"rules": RULES | rules, "raters": {rater: {} for rater in RATERS}, "failed": RATERS[:1]}
+    }
+
+
 def digest(path: str) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
@@ -56,6 +67,7 @@ def report(settings: Settings, low: float, high: float, pair: str = "erv-sft", *
         "confidence": settings.register_.confidence,
         "bootstrap_samples": settings.register_.bootstrap_samples,
         "seed": settings.seed,
+        "checks": {"rules": RULES, "raters": {rater: {} for rater in RATERS}, "failed": []},
         "passed": {
             "preference": {
                 "pairs": {pair: {"net": {"value": (low + high) / 2, "low": low, "high": high}, "raters": 8}}
@@ -112,6 +124,9 @@ def test_a_loss_may_be_allowed(bundle: Bundle, settings: Settings) -> None:
     ("change", "reason"),
     [
         ({"confidence": 0.8}, "has intervals of other settings"),
+        (checked(without=[RATERS[0]]), "leaves out raters by other rules than study.rules; run `erv study"),
+        (checked(gold_share=0.0), "leaves out raters by other rules"),
+        (checked(failed_attention=3), "leaves out raters by other rules"),
         ({"answers_sha256": "0" * 64}, "are not those of its report"),
         ({"policies": {"erv": "0" * 64, "sft": "0" * 64}}, "about other predictions of erv"),
         ({"policies": {"sft": "0" * 64}}, "is not about erv"),
@@ -125,6 +140,23 @@ def test_what_is_about_something_else_decides_nothing(
     (found,) = decided_by_people(bundle.verdicts, bundle, settings)
     assert (found.outcome, found.low) == (CANT_TELL, None)
     assert reason in found.reason
+
+
+def test_rules_of_the_parameters_count_and_the_verdict_names_them(bundle: Bundle, settings: Settings) -> None:
+    rules = settings.study.rules.model_copy(
+        update={"gold_share": 0.25, "without": (RATERS[0], "r" + "f" * 10)}
+    )
+    changed = settings.model_copy(update={"study": settings.study.model_copy(update={"rules": rules})})
+    report(settings, 0.1, 0.4, **checked(gold_share=0.25, without=[RATERS[0]]))
+    (found,) = decided_by_people(bundle.verdicts, bundle, changed)
+    assert found.outcome == PASS
+    assert found.text().endswith(
+        "; 1 rater left out by study.rules (attention checks failed: 0 at most, gold items as expected: 25%,"
+        f" without {RATERS[0]})"
+    )
+    assert read_verdict(found.as_dict()) == found
+    report(settings, 0.1, 0.4)
+    assert decided_by_people(bundle.verdicts, bundle, changed)[0].outcome == CANT_TELL
 
 
 def test_too_few_raters_and_another_evaluation_decide_nothing(bundle: Bundle, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import sqlalchemy as sa
@@ -12,8 +13,11 @@ import sqlalchemy as sa
 from erv.errors import DataError, StackError
 from erv.study.answers.connection import Answerbase, database_url
 from erv.study.answers.database import Database, NotInvitedError, RefusedError, StudyFullError
+from erv.study.answers.links import PANELS, link, participant_in
 from erv.study.answers.state import state_of
 from erv.study.answers.table import SCHEMA, read_answers, write_answers
+from erv.study.exchange.given import Given
+from erv.study.exchange.taking import take
 from erv.study.plan import Study, read_study
 from tests.support.small_study import plan, write_small_study
 
@@ -74,7 +78,7 @@ def test_a_rater_answers_undoes_and_finishes(database: Database, study: Study) -
         ("item1", {**PAIR, "preferred": "CCCC"}, 1.0, "a-new-key", "preferred is none of AAAA, BBBB, tie"),
         ("item1", PAIR, -1.0, "a-new-key", "was shown for -1.0 seconds"),
         ("item1", PAIR, float("nan"), "a-new-key", "was shown for nan seconds"),
-        ("item1", PAIR, 1.0, "short", "an answer's key has 8 to 64"),
+        ("item1", PAIR, 1.0, "short", "the key of an answer has 8 to 64"),
         ("item1", {**PAIR, "emotion": "fear"}, 1.0, "a-new-key", "emotion is none of anger"),
         ("item0", PAIR, 1.0, "an-old-key", "Another answer was sent with the key an-old-key"),
         ("item2", PAIR, 1.0, "a-new-key", "Item item2 was answered already; undo that answer first"),
@@ -148,12 +152,23 @@ def test_members_of_a_panel_share_a_token(database: Database) -> None:
     second = database.enter(invitation.token, "5f00bb")
     assert (first.slot, second.slot, first.panel) == ("r001", "r002", "prolific")
     assert database.enter(invitation.token, "5f00aa") == first
+    came = state_of(database._base, database.study).raters
+    assert {rater.participant: rater.id for rater in came} == {"5f00aa": first.id, "5f00bb": second.id}
     for participant in (None, "", "a b", "x" * 129):
         with pytest.raises(RefusedError, match="lacks your id"):
             database.enter(invitation.token, participant)
     assert database.resume(database.session(second)) == second
     database.consent(second, "en")
     assert (database.consented(first), database.consented(second)) == (None, "en")
+
+
+@pytest.mark.parametrize("panel", sorted(PANELS))
+def test_an_address_in_which_nothing_was_filled_in_lets_nobody_in(database: Database, panel: str) -> None:
+    (invitation,) = database.invite(panel=panel)
+    query = dict(parse_qsl(urlsplit(link("https://study.example", invitation.token, panel)).query))
+    assert query["token"] == invitation.token
+    with pytest.raises(RefusedError, match="lacks your id"):
+        database.enter(query["token"], participant_in(query))
 
 
 def test_nothing_secret_is_kept_and_the_file_is_private(database: Database, tmp_path: Path) -> None:
@@ -210,6 +225,7 @@ def test_another_erv_s_tables_are_refused(tmp_path: Path, database: Database, st
         ("not a url: secret", "not the address of a database"),
         ("mysql://me:secret@host/x", "mysql is not supported"),
         ("sqlite://", "SQLite needs a file"),
+        ("postgresql://127.0.0.1:1/x?user=me&password=secret", r"^postgresql://127.0.0.1:1/x: .*make sure"),
         ("postgresql://me:secret@127.0.0.1:1/x", r"me:\*\*\*@127.0.0.1:1/x: .*make sure that the database"),
     ],
 )
@@ -276,13 +292,17 @@ def test_a_table_of_another_plan_or_a_damaged_one_is_refused(database: Database,
 
 
 def test_imported_raters_have_no_slot(database: Database, study: Study) -> None:
-    rater = database.imported("label-studio:7")
-    assert database.imported("label-studio:7") == rater
-    assert database.imported("label-studio:8") != rater
-    assert (rater.slot, len(rater.items)) == (None, len(study.items))
-    assert database.add(rater, "item3", RATING, 0, "ls-annotation-1", at_ms=1234)
-    (row,) = database.log()
-    assert (row["slot"], row["at_ms"]) == (None, 1234)
+    given = [
+        Given(f"label-studio:{who}", "item3", RATING, 0.0, 1234, f"label-studio:{who}", "here")
+        for who in (7, 8)
+    ]
+    assert take(database._base, study, given).new == 2
+    assert take(database._base, study, given).known == 2
+    one, other = database.log()
+    assert (one["slot"], one["at_ms"], one["rater"] != other["rater"]) == (None, 1234, True)
+    assert [(rater.word, rater.asked) for rater in state_of(database._base, study).raters] == [
+        ("imported", len(study.items))
+    ] * 2
 
 
 def test_the_tables_are_those_that_are_guarded(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -10,8 +11,11 @@ import pytest
 import yaml
 
 from erv.errors import DataError
-from erv.study.answers.database import Database, RefusedError
+from erv.study.answers.database import Database
+from erv.study.answers.state import state_of
 from erv.study.exchange import read_project, write_project
+from erv.study.exchange.given import Given, latest
+from erv.study.exchange.taking import Changed, Taken, take
 from erv.study.plan import Study, read_study
 from tests.support.small_study import write_small_study
 
@@ -38,13 +42,16 @@ def database(tmp_path: Path, study: Study):
     opened.close()
 
 
-def take(database: Database, given: list) -> list[bool]:
-    return [
-        database.add(
-            database.imported(one.who), one.item, one.value, one.shown_seconds, one.key, at_ms=one.at_ms
-        )
-        for one in given
-    ]
+def by_others(database: Database, folder: Path) -> None:
+    """Has somebody else have given the answers that an export wrote."""
+    (rater,) = {row["rater"] for row in database.log()}
+    for path in folder.rglob("*.json"):
+        path.write_text(path.read_text().replace(rater, "someone"))
+
+
+def counts(taken: Taken) -> dict[str, int]:
+    """What was counted at all."""
+    return {name: count for name, count in vars(taken).items() if name != "people" and count}
 
 
 def test_potato_gets_two_projects_and_gives_the_same_answers_back(
@@ -63,10 +70,12 @@ def test_potato_gets_two_projects_and_gives_the_same_answers_back(
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"sft" not in written
     assert b"real" not in written
-    given = read_project("potato", study, tmp_path / "out")
+    by_others(database, tmp_path / "out")
+    given = read_project("potato", study, tmp_path / "out").given
     assert {one.item: one.value for one in given} == {"item1": PAIR, "item2": TIE, "item3": RATING}
-    assert take(database, given) == [True] * 3
-    assert take(database, read_project("potato", study, tmp_path / "out/pairs")) == [False] * 2
+    assert counts(take(database._base, study, given)) == {"new": 3}
+    again = read_project("potato", study, tmp_path / "out/pairs").given
+    assert counts(take(database._base, study, again)) == {"known": 2}
 
 
 def test_label_studio_gets_an_interface_and_gives_the_same_answers_back(
@@ -83,10 +92,11 @@ def test_label_studio_gets_an_interface_and_gives_the_same_answers_back(
     aliases = [choice.get("alias") for choice in view.iter("Choice")]
     assert aliases == ["anger", "happiness", "sadness", "first", "second", "tie"]
     assert tasks[0]["data"]["clip"] == "/data/local-files/?d=media/clip0.mp4"
+    by_others(database, tmp_path / "out")
     for name in ("pairs", "ratings"):
-        given = read_project("label-studio", study, tmp_path / f"out/{name}_answers.json")
-        assert take(database, given) == [True] * len(given)
-        assert take(database, given) == [False] * len(given)
+        given = read_project("label-studio", study, tmp_path / f"out/{name}_answers.json").given
+        assert counts(take(database._base, study, given)) == {"new": len(given)}
+        assert counts(take(database._base, study, given)) == {"known": len(given)}
     new = [row for row in database.log() if row["slot"] is None]
     old = [row for row in database.log() if row["slot"] is not None and row["kind"] != "undo"]
     assert {(row["item"], row["value"], row["shown_ms"]) for row in new} == {
@@ -126,7 +136,7 @@ def test_an_export_of_label_studio_as_it_is(study: Study, tmp_path: Path) -> Non
     }
     path = tmp_path / "export.json"
     path.write_text(json.dumps([task]))
-    (one,) = read_project("label-studio", study, path)
+    (one,) = read_project("label-studio", study, path).given
     assert (one.who, one.item, one.value, one.key) == ("label-studio:7", "item1", PAIR, "label-studio:1001")
     assert (one.shown_seconds, one.at_ms) == (4.288, 1773094568728)
 
@@ -146,6 +156,11 @@ def test_an_export_of_label_studio_as_it_is(study: Study, tmp_path: Path) -> Non
     refused("preferred is None", annotations=[{**annotation, "result": annotation["result"][:1]}])
     refused("so it is nobody's", annotations=[{**annotation, "completed_by": None}])
     refused("created_at is 'soon'", annotations=[{**annotation, "created_at": "soon"}])
+    refused("lead_time is 'long', expected seconds", annotations=[{**annotation, "lead_time": "long"}])
+    refused(
+        r"export\.json: task 1: annotation 1001: item item1: was shown for 1000000.0 seconds",
+        annotations=[{**annotation, "lead_time": 1e6}],
+    )
     path.write_text("{")
     with pytest.raises(DataError, match="can't be read as JSON"):
         read_project("label-studio", study, path)
@@ -172,9 +187,13 @@ def test_what_potato_did_not_write(study: Study, tmp_path: Path) -> None:
     refused(
         "has two choices for emotion", stated([*labels, [{"schema": "emotion", "name": "sadness"}, "true"]])
     )
-    refused("item item1: emotion is none of", stated(labels[1:]))
+    refused("item item1: emotion is none of", stated([[{"schema": "emotion", "name": "joy"}, 1], labels[1]]))
     refused("has no item 'item9'", stated(labels, "item9"))
-    refused("emotion is no whole number from 1 to 5", stated(labels[:1], "item3"))
+    rated = [[{"schema": f"rating_{name}", "name": "6"}, 1] for name in RATING["ratings"]]
+    refused("item item3: item item3: emotion is no whole number", stated([*labels[:1], *rated], "item3"))
+    long = {**stated(labels), "user_id": "x" * 122}
+    refused(r"user_state\.json: item item1: the user's name .* at most 121 printable characters", long)
+    refused("can't be kept", {**stated(labels), "user_id": "a\0"})
     with pytest.raises(DataError, match=r"has no user_state\.json"):
         read_project("potato", study, tmp_path / "nowhere")
 
@@ -183,11 +202,84 @@ def test_an_answer_that_changed_there_is_not_taken_in_silence(
     study: Study, database: Database, tmp_path: Path
 ) -> None:
     write_project("potato", study, database.log(), tmp_path / "out")
-    take(database, read_project("potato", study, tmp_path / "out"))
+    by_others(database, tmp_path / "out")
+    take(database._base, study, read_project("potato", study, tmp_path / "out").given)
+    before = database.log()
     (state,) = (tmp_path / "out/ratings").rglob("user_state.json")
-    state.write_text(state.read_text().replace('"name": "4"', '"name": "3"'))
-    with pytest.raises(RefusedError, match="Another answer was sent with the key"):
-        take(database, read_project("potato", study, tmp_path / "out/ratings"))
+    there = state.read_text()
+
+    def taken(rating: str, changed: Changed) -> dict[str, int]:
+        state.write_text(there.replace('"name": "4"', f'"name": "{rating}"'))
+        given = read_project("potato", study, tmp_path / "out/ratings").given
+        return counts(take(database._base, study, given, changed=changed))
+
+    with pytest.raises(
+        DataError, match=r"user_state\.json: item item3: someone answered item item3 otherwise"
+    ):
+        taken("3", "refuse")
+    assert taken("3", "keep") == {"kept": 1}
+    assert database.log() == before
+    for rating in ("3", "4", "3"):  # and back, and once more
+        assert taken(rating, "replace") == {"replaced": 1}
+        assert taken(rating, "refuse") == {"known": 1}
+        _, value = latest(study, database.log())[-1]
+        assert value["ratings"]["emotion"] == int(rating)
+    assert [row["kind"] for row in database.log()[len(before) :]] == ["undo", "rating"] * 3
+
+
+def test_answers_that_were_written_there_by_the_export_are_no_new_ones(
+    study: Study, database: Database, tmp_path: Path
+) -> None:
+    """The round trip of the docs doubled every answer."""
+    before = database.log()
+    for program, path in (("potato", "pairs/annotation_output"), ("label-studio", "pairs_answers.json")):
+        write_project(program, study, before, tmp_path / program)
+        given = read_project(program, study, tmp_path / program / path).given
+        assert counts(take(database._base, study, given)) == {"own": 2}
+        assert database.log() == before
+    other = [replace(given[0], who="label-studio:7")]
+    assert counts(take(database._base, study, [*other, *given])) == {"new": 1, "own": 2}
+    write_project("potato", study, database.log(), tmp_path / "again")  # the imported rater is one, too
+    given = read_project("potato", study, tmp_path / "again").given
+    assert counts(take(database._base, study, given)) == {"own": 4}
+
+
+def test_nothing_of_an_import_is_kept_if_a_part_is_refused(study: Study, database: Database) -> None:
+    before = database.log()
+    first = Given("label-studio:7", "item1", PAIR, 1.0, None, "label-studio:1", "export.json: annotation 1")
+    second = replace(first, item="item2", key="label-studio:2")
+    twice = replace(second, key="label-studio:3", where="export.json: annotation 3")
+    with pytest.raises(DataError, match=r"annotation 3: 7 answered item item2 twice, here and in export"):
+        take(database._base, study, [first, second, twice])
+    assert database.log() == before
+    take(database._base, study, [second])
+    changed = replace(second, value=TIE)
+    with pytest.raises(DataError, match=r"anger: BBBB, now sadness: tie\); --changed replace takes"):
+        take(database._base, study, [first, changed])
+    assert len(database.log()) == len(before) + 1
+    assert len(state_of(database._base, study).raters) == 2
+
+
+def test_people_who_were_withdrawn_stop_nobody_s_import(study: Study, database: Database) -> None:
+    one = Given("potato:ann", "item1", PAIR, 0.0, None, "key-of-ann", "here")
+    take(database._base, study, [one])
+    database.revoke(database.log()[-1]["rater"])
+    given = [replace(one, item="item2"), replace(one, who="potato:ben")]
+    assert counts(take(database._base, study, given)) == {"withdrawn": 1, "new": 1}
+
+
+def test_what_is_not_finished_in_potato_is_left_out_and_counted(study: Study, tmp_path: Path) -> None:
+    state = tmp_path / "out/someone/user_state.json"
+    emotion = [{"schema": "emotion", "name": "anger"}, "true"]
+    preferred = [{"schema": "preferred", "name": "second"}, "true"]
+    labels = {"item1": [emotion, preferred], "item2": [emotion], "item3": [emotion], "item4": [preferred]}
+    state.parent.mkdir(parents=True)
+    state.write_text(
+        json.dumps({"user_id": "someone", "instance_id_to_label_to_value": {**labels, "item0": []}})
+    )
+    found = read_project("potato", study, tmp_path / "out")
+    assert [(one.item, one.value) for one in found.given] == [("item1", PAIR)]
+    assert found.incomplete == [f"{state}: item item{number}" for number in (2, 3, 4)]
 
 
 def test_nothing_is_written_over(study: Study, tmp_path: Path) -> None:

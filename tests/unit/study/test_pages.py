@@ -11,9 +11,10 @@ from starlette.testclient import TestClient
 
 from erv.study.answers.connection import Answerbase
 from erv.study.answers.database import Database
+from erv.study.answers.state import state_of
 from erv.study.contents import Texts
 from erv.study.pages.app import MOST_BYTES, application
-from erv.study.pages.visit import words
+from erv.study.pages.visit import cookie_of, words
 from erv.study.plan import Study, read_study
 from erv.web.run import LOOPBACK, hosts_of
 from erv.web.site import site
@@ -216,7 +217,7 @@ def test_pages_of_other_addresses_change_nothing(
 ) -> None:
     data = {"item": "item0", "emotion": "anger", "seconds": "1"}
     assert inside.post("/emotion", data=data, headers=headers).status_code in (400, 403)
-    rater = database.resume(inside.cookies["erv_study"])
+    rater = database.resume(inside.cookies[cookie_of(database.study)])
     assert database.seen(rater, "item0") is None
 
 
@@ -260,6 +261,63 @@ def test_the_language_is_the_address_s_then_the_browser_s(tmp_path: Path) -> Non
     page = client.get("/enter?token=t&PROLIFIC_PID=p").text
     assert 'href="/enter?token=t&amp;PROLIFIC_PID=p&amp;lang=de"' in page
     base.close()
+
+
+def test_two_studies_on_one_host_keep_their_raters(tmp_path: Path) -> None:
+    """A browser sends a cookie to all ports of a host."""
+    visits = []
+    shared: dict[str, str] = {}
+    for name in ("one", "two"):
+        study = read_study(write_small_study(tmp_path / name))
+        base = Answerbase(f"sqlite:///{tmp_path / name}.db")
+        database = Database(base, study)
+        client = TestClient(application(study, database), base_url=BASE)
+        data = {"token": database.invite()[0].token, "language": "en"}
+        shared |= dict(client.post("/enter", data=data, follow_redirects=False).cookies)
+        visits.append((client, base))
+    for client, base in visits:
+        client.cookies.clear()
+        client.cookies.update(shared)
+        assert client.get("/").status_code == 200
+        base.close()
+
+
+def test_a_page_of_another_rater_sends_nothing(inside: TestClient, database: Database) -> None:
+    """In a shared browser, the session may be another rater's than the page's."""
+    (mark,) = re.findall(r'<meta name="erv-visit" content="(\w+)">', inside.get("/").text)
+    data = {"token": database.invite()[0].token, "language": "en"}
+    said = {"item": "item0", "emotion": "anger", "seconds": "1"}
+    assert inside.post("/emotion", data=said, headers={"erv-visit": mark}).status_code == 204
+    inside.post("/enter", data=data)
+    for path, more in (("/emotion", {}), ("/undo", {"key": "undo-number-1"}), ("/finish", {})):
+        headers = {"erv-visit": mark, "accept": "application/json"}
+        response = inside.post(path, data={**said, **more} if path == "/emotion" else more, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (409, "other_rater")
+    (other,) = re.findall(r'<meta name="erv-visit" content="(\w+)">', inside.get("/").text)
+    assert other != mark
+    assert inside.post("/emotion", data=said, headers={"erv-visit": other}).status_code == 204
+
+
+def test_raters_are_shown_their_number(inside: TestClient, study: Study, database: Database) -> None:
+    (rater,) = state_of(database._base, study).raters
+    assert f"No. {rater.id}" in inside.get("/instructions").text
+    for number, item in enumerate(study.assignments["r001"]):
+        do(inside, item, number)
+    inside.post("/finish")
+    assert f"No. {rater.id}" in inside.get("/").text
+
+
+def test_a_plan_of_before_has_no_words_for_the_number(tmp_path: Path) -> None:
+    content = plan("before")
+    del content["texts"]["en"]["page"]["number"]
+    study = read_study(write_small_study(tmp_path / "before", content))
+    base = Answerbase(f"sqlite:///{tmp_path / 'answers.db'}")
+    database = Database(base, study)
+    client = TestClient(application(study, database), base_url=BASE)
+    page = client.post("/enter", data={"token": database.invite()[0].token, "language": "en"}).text
+    base.close()
+    assert "Watch the clip." in page
+    assert 'id="number"' not in page
 
 
 def test_words_keep_braces_that_are_no_places(study: Study) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from erv.errors import DataError, SettingsError
 from erv.study.analysis.checks import Rules
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.instruments import OTHERS, Scores
-from erv.study.analysis.page import page_of, span
+from erv.study.analysis.page import page_of, sentence, span, verdicts
 from erv.study.analysis.report import Level, measure, write_report
 from erv.study.answers.connection import Answerbase
 from erv.study.answers.database import Database
@@ -145,6 +146,23 @@ def test_the_page_says_it_in_words(found: dict) -> None:
     assert "that failed checks" not in page_of(everyone)
 
 
+def test_answers_per_item_are_told_by_kind(found: dict) -> None:
+    """A plan that wants fewer ratings than preferences looked short when it was complete."""
+    changed = {
+        "pair": {"fewest": 5, "most": 5, "wanted": 5},
+        "rating": {"fewest": 3, "most": 3, "wanted": 3},
+    }
+    assert found["per_item"] == {kind: {"fewest": 3, "most": 3, "wanted": 2} for kind in ("pair", "rating")}
+    page = page_of({**found, "per_item": changed})
+    assert "pair 5 to 5, of 5 that the plan wants; rating 3 to 3, of 3 that the plan wants." in page
+
+
+def test_what_an_interval_is_about_is_said_beside_it(found: dict) -> None:
+    page = page_of(found)
+    assert page.count("over other clips with these raters") == 2  # of alpha and of tau
+    assert "except where a table says otherwise" in page
+
+
 def test_no_preference_is_no_finding(tmp_path: Path) -> None:
     folder = write_large_study(tmp_path / "even", clips=20, raters=8, ratings=False)
     model = Model({"sft": 0.0, "erv": 0.0}, ties=0.2)
@@ -205,3 +223,46 @@ def test_models_that_don_t_fit(tmp_path: Path, model: Model, raters: int, messag
 def test_figures_in_words() -> None:
     assert span({"value": 0.583, "low": 0.5, "high": 0.66}) == "58 (50 to 66)"
     assert span({"value": None, "low": None, "high": None}) == "–"
+
+
+def test_a_pair_with_too_few_answers_is_no_finding(tmp_path: Path) -> None:
+    """Two answers by one of five raters: most draws have neither, so there is no interval."""
+    folder = write_large_study(
+        tmp_path / "early", policies=("a", "b", "c"), clips=6, raters=6, overlap=1, ratings=False, checks=0
+    )
+    study = read_study(folder)
+    key = read_key(study)
+    base = Answerbase(f"sqlite:///{tmp_path}/early.db")
+    database = Database(base, study)
+    pair = {item: set(about.policies.values()) for item, about in key.items.items()}
+    told = 0
+    for number, invitation in enumerate(database.invite(5)):
+        rater = database.enter(invitation.token)
+        if number == 0:  # this one is asked about the rare pair
+            rater = replace(rater, items=tuple(item.id for item in study.items))
+        for item in rater.items:
+            rare = pair[item] == {"a", "c"}
+            if rare != (number == 0) or (rare and told == 2):
+                continue
+            told += rare
+            code = {policy: code for code, policy in key.items[item].policies.items()}
+            value = {"emotion": "anger", "preferred": code["c"] if rare else "tie"}
+            database.add(rater, item, value, 1.0, f"{rater.id}-{item}")
+    write_answers(database.log(), study)
+    base.close()
+    found = measure(study, {}, LEVEL, Rules())
+    names = {policy: policy for policy in found["policies"]}
+    rare = found["passed"]["preference"]["pairs"]["c-a"]
+    assert (rare["preferred"], rare["opposed"], rare["share"]["value"]) == (2, 0, None)
+    (verdict,) = [
+        one for one in verdicts(found["passed"], names) if {one["winner"], one["loser"]} == {"a", "c"}
+    ]
+    assert (verdict["winner"], verdict["preferred"], verdict["opposed"]) == ("c", 2, 0)
+    assert (verdict["sure"], set(verdict["share"].values())) == (False, {None})
+    assert sentence(verdict) == (
+        "c can't be told from a: too few answers for an interval (2 for c, 0 for a, 0 ties, 1 rater)"
+    )
+    page = page_of(found)
+    assert "Can't tell whether people prefer <strong>c</strong> or <strong>a</strong>" in page
+    assert "Too few answers for an interval: 2 for c, 0 for a, 0 ties" in page
+    assert "100% of preferences" not in page

@@ -11,7 +11,12 @@ import pytest
 
 from erv.errors import DataError
 from erv.files import sha256_of_file, write_text
+from erv.study.analysis.people import people_of
+from erv.study.answers.database import Database
+from erv.study.answers.state import state_of
+from erv.study.answers.table import read_answers, read_slots, write_answers
 from erv.study.contents import Extension, document
+from erv.study.extend import extend
 from erv.study.plan import Study, read_key, read_study
 from tests.support.small_study import item, plan, write_small_study
 
@@ -167,10 +172,53 @@ def test_a_missing_plan_says_how_to_get_one(tmp_path: Path) -> None:
         read_study(tmp_path / "none")
 
 
-def _extend(study: Study, slot: str = "r003", sha256: str | None = None) -> None:
+def _extend(study: Study, slot: str = "r003", sha256: str | None = None, number: int = 1) -> None:
     seats = {"assignments": {slot: ["item2"]}, "swapped": {slot: ["item2"]}}
     extension = Extension.model_validate_json(json.dumps({"study": sha256 or study.sha256, "seats": seats}))
-    write_text(document(extension), study.folder / "extension-1.json")
+    write_text(document(extension), study.folder / f"extension-{number}.json")
+
+
+@pytest.mark.parametrize("pointer", [True, False])
+def test_an_extension_that_is_not_here_is_missed(study: Study, pointer: bool) -> None:
+    """Where its slots were guessed, places came out wrong, and `extend` wrote over a later one."""
+    _extend(study)
+    _extend(study, "r004", number=2)
+    first, second = (study.folder / f"extension-{number}.json" for number in (1, 2))
+    first.unlink()
+    (study.folder / f"extension-{1 if pointer else 2}.json.dvc").write_text("outs: []")
+    kept = second.read_text()
+    sentence = re.escape(f"{first}: not found, though the study was extended; `dvc pull {first}.dvc`")
+    with pytest.raises(DataError, match=sentence):
+        read_study(study.folder)
+    with pytest.raises(DataError, match=sentence):
+        extend(study, read_key(study), {"item2": 1})
+    assert second.read_text() == kept
+    second.unlink()
+    (study.folder / "extension-2.json.dvc").unlink(missing_ok=True)
+    (study.folder / "extension-1.json.dvc").write_text("outs: []")
+    with pytest.raises(DataError, match=sentence):  # the last one
+        read_study(study.folder)
+
+
+def test_a_slot_that_no_file_has_is_never_guessed(study: Study, tmp_path: Path) -> None:
+    _extend(study)
+    extended = read_study(study.folder)
+    database = Database.open(f"sqlite:///{tmp_path}/answers.db", extended)
+    rater = [database.enter(one.token) for one in database.invite(3)][-1]
+    assert rater.slot == "r003"
+    database.add(rater, "item2", PAIR, 1.0, "some-key-1")
+    database.complete(rater)
+    write_answers(database.log(), extended)
+    (study.folder / "extension-1.json").unlink()  # and its .dvc file isn't here either
+    lost = read_study(study.folder)
+    sentence = "slot 'r003', which a rater has, is in no file of"
+    with pytest.raises(DataError, match=sentence):
+        people_of(lost, read_key(lost), read_answers(lost), read_slots(lost))
+    with pytest.raises(DataError, match=sentence):
+        lost.shown("r003", "item2")
+    with pytest.raises(DataError, match=sentence):  # `extend` would give the slot to somebody else
+        state_of(database._base, lost)
+    database.close()
 
 
 def test_an_extension_adds_raters_and_leaves_the_hash(study: Study) -> None:

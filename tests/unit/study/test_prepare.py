@@ -131,6 +131,7 @@ def test_a_clip_that_cannot_be_shown_is_replaced_and_named(workspace: Path) -> N
 
     from erv.manifest import read_manifest, write_manifest
 
+    change_study(workspace, gold=1)
     path = Path("data/manifest/mafw.parquet")
     rows = read_manifest(path)
     write_manifest([replace(row, media="frames") if row.clip_id < "00004" else row for row in rows], path)
@@ -165,6 +166,14 @@ def test_what_cannot_be_made_leaves_nothing(
     assert not Path("studies").exists() or not list(Path("studies").iterdir())
 
 
+def test_a_study_without_pairs_needs_no_power(workspace: Path) -> None:
+    change_study(workspace, kinds=["rating"], overlap=None, clips=5)
+    made = prepare("first", load_settings())
+    study = read_study(made.folder)
+    assert {item.kind for item in study.items} == {"rating"}
+    assert not any("per pair" in sentence for sentence in made.said)
+
+
 def test_predictions_that_dvc_does_not_know_are_refused(workspace: Path) -> None:
     shutil.copy("eval/r1_omni/predictions.parquet", "eval/erv/predictions.parquet")
     with pytest.raises(EvaluationError, match=r"eval/erv/predictions.parquet: not the predictions"):
@@ -175,6 +184,29 @@ def test_predictions_that_dvc_does_not_know_are_refused(workspace: Path) -> None
 def test_a_name_that_is_none_is_refused(workspace: Path, name: str) -> None:
     with pytest.raises(SettingsError, match="a study can't be called"):
         prepare(name, load_settings())
+
+
+@pytest.mark.parametrize("what", ["clip", "more", "key", "no key"])
+def test_what_was_damaged_is_not_pinned_as_right(copy: Path, what: str) -> None:
+    """A truncated clip was recorded, and `dvc checkout` then restored the broken one."""
+    folder = Path("studies/first")
+    study = read_study(folder)
+    path, sentence = folder / "key.json", "not the key that belongs to the plan"
+    if what == "key":
+        path.write_text(path.read_text().replace('"seed": 101', '"seed": 102'))
+    elif what == "no key":
+        path.unlink()
+        sentence = "not found; `dvc pull"
+    elif what == "clip":
+        path, sentence = study.clip_file(min(study.media)), "not the clip that the plan names"
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        path, sentence = folder / "media/other.mp4", "no clip of the study"
+        path.write_bytes(b"")
+    before = {path.name: path.read_text() for path in folder.glob("*.dvc")}
+    with pytest.raises(DataError, match=re.escape(f"{path}: {sentence}")):
+        prepare("first", load_settings())
+    assert {path.name: path.read_text() for path in folder.glob("*.dvc")} == before
 
 
 def test_a_changed_clip_is_noticed(copy: Path) -> None:

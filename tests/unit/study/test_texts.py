@@ -38,6 +38,17 @@ def test_languages_say_the_same_things() -> None:
         assert places[0] == places[1]
 
 
+def test_no_language_promises_what_can_t_be_kept() -> None:
+    """Answers are never deleted: the database refuses it. What is true is that they can be left out."""
+    for path in sorted(SHIPPED.glob("*.yaml")):
+        texts = yaml.safe_load(path.read_text())
+        told = [text for text in texts["consent"] if re.search("delet|lösch", text, re.IGNORECASE)]
+        assert told, path.name
+        assert all(re.search("can't be deleted|kann nicht gelöscht", text) for text in told), path.name
+        assert all(texts["page"]["instructions"] in text for text in told), "where the number is shown"
+        assert "{number}" in texts["page"]["number"]
+
+
 def own(folder: Path, **changes: Any) -> str:
     raw = yaml.safe_load((SHIPPED / "en.yaml").read_text()) | changes
     folder.mkdir(exist_ok=True)

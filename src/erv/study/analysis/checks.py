@@ -17,19 +17,13 @@ class Rules:
         failed_attention: attention checks that a rater may fail.
         gold_share: share of the gold items that a rater must answer as expected.
         without: raters who don't count whatever they answered, by their pseudonyms.
+        listed: the same, of whom some may be of other studies.
     """
 
     failed_attention: int = 0
     gold_share: float = 0.5
     without: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """For the report."""
-        return {
-            "failed_attention": self.failed_attention,
-            "gold_share": self.gold_share,
-            "without": sorted(self.without),
-        }
+    listed: tuple[str, ...] = ()
 
 
 def checks_of(people: People, rules: Rules) -> dict[str, Any]:
@@ -46,6 +40,7 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
         raise DataError(
             f"rater {unknown[0]!r} has no answer in the table; expected some of {', '.join(people.raters)}"
         )
+    without = {*rules.without, *rules.listed} & set(people.raters)
     raters: dict[str, Any] = {}
     for rater in people.raters:
         found = {}
@@ -57,11 +52,15 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
         passed = (
             found["attention"]["failed"] <= rules.failed_attention
             and right >= rules.gold_share * gold["asked"]
-            and rater not in rules.without
+            and rater not in without
         )
         raters[rater] = {**found, "passed": passed}
     return {
-        "rules": rules.as_dict(),
+        "rules": {
+            "failed_attention": rules.failed_attention,
+            "gold_share": rules.gold_share,
+            "without": sorted(without),
+        },
         "raters": raters,
         "failed": [rater for rater, found in raters.items() if not found["passed"]],
     }

@@ -77,13 +77,14 @@ def verdicts(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
     Returns:
         For each pair `preferred_policy`, `other_policy`, their names `winner` and `loser`, `share` (of
         preferences for the winner; value, low, high), `sure` (whether the interval lies above a half), and
-        the counts `preferred`, `opposed`, `ties`, `clips`, `raters`, `answers`.
+        the counts `preferred`, `opposed`, `ties`, `clips`, `raters`, `answers`. With too few answers for an
+        interval, the ends of `share` are None, nothing is sure, and the order is that of the pair's name.
     """
     found = []
     for pair, item in figures["preference"]["pairs"].items():
         later, earlier = _sides(pair, names)
         share, counts = item["share"], (item["preferred"], item["opposed"])
-        if (share["value"] or 0.0) < 0.5:
+        if share["value"] is not None and share["value"] < 0.5:
             later, earlier, counts = earlier, later, counts[::-1]
             share = _turned(share)
         found.append(
@@ -104,10 +105,26 @@ def verdicts(figures: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
 
 def span(interval: Interval, digits: int = 0, scale: float = 100.0, sign: str = "") -> str:
     """A figure with its interval, `58 (51 to 64)`; a dash if there is none."""
-    if interval["value"] is None:
-        return _DASH
-    value, low, high = (f"{scale * float(interval[end] or 0.0):{sign}.{digits}f}" for end in _ENDS)
-    return f"{value} ({low} to {high})"
+    figures = [interval[end] for end in _ENDS]
+    said = [f"{scale * figure:{sign}.{digits}f}" for figure in figures if figure is not None]
+    return f"{said[0]} ({said[1]} to {said[2]})" if len(said) == len(_ENDS) else _DASH
+
+
+def sentence(verdict: Mapping[str, Any]) -> str:
+    """One of `verdicts` as a line of text."""
+    winner, loser = verdict["winner"], verdict["loser"]
+    raters = f"{verdict['raters']} {'rater' if verdict['raters'] == 1 else 'raters'}"
+    if verdict["share"]["value"] is None:
+        return (
+            f"{winner} can't be told from {loser}: too few answers for an interval"
+            f" ({verdict['preferred']} for {winner}, {verdict['opposed']} for {loser},"
+            f" {verdict['ties']} ties, {raters})"
+        )
+    word = "preferred to" if verdict["sure"] else "can't be told from"
+    value, low, high = (f"{100 * float(verdict['share'][end]):.0f}" for end in _ENDS)
+    return (
+        f"{winner} {word} {loser}: {value}% of {verdict['answers']} preferences ({low} to {high}), {raters}"
+    )
 
 
 _ENDS = ("value", "low", "high")
@@ -183,8 +200,9 @@ def _sides(pair: str, names: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _turned(share: Interval) -> Interval:
-    value, low, high = (1 - float(share[end] or 0.0) for end in _ENDS)
-    return {"value": round(value, 6), "low": round(high, 6), "high": round(low, 6)}
+    other = {"value": "value", "low": "high", "high": "low"}
+    found = {end: share[other[end]] for end in _ENDS}
+    return {end: None if value is None else round(1 - value, 6) for end, value in found.items()}
 
 
 def _scaled(interval: Interval, scale: float) -> Interval:

@@ -146,7 +146,7 @@ def people_of(study: Study, key: Key, answers: Sequence[Answer], slots: dict[str
         slots: of each rater; None of one who answered in another program.
 
     Raises:
-        DataError: the key belongs to another study.
+        DataError: the key belongs to another study, or a slot is in no file of the study.
     """
     order = {policy: place for place, policy in enumerate(key.policies)}
     preferences: list[Preference] = []
@@ -156,13 +156,15 @@ def people_of(study: Study, key: Key, answers: Sequence[Answer], slots: dict[str
     times: list[Timed] = []
     for answer in answers:
         item, about = study.item(answer.item), key.items[answer.item]
+        if (slot := slots[answer.rater]) is not None:
+            study.asked(slot)  # else nobody knows what was shown first
         passed = item.passes(answer.value)
         if passed is not None:
             checks.append(Check(answer.rater, item.role, passed))
         if item.role != "main":
             continue
         clip = (about.dataset, about.clip_id)
-        if answer.shown_seconds or slots[answer.rater] is not None:  # else another program didn't say
+        if answer.shown_seconds or slot is not None:  # else another program didn't say
             times.append(Timed(answer.rater, item.kind, answer.shown_seconds))
         seen.append(Seen(answer.rater, item.id, clip, answer.value["emotion"]))
         if item.kind == "rating":
@@ -171,7 +173,7 @@ def people_of(study: Study, key: Key, answers: Sequence[Answer], slots: dict[str
             continue
         by_policy = {key.policy_of(item.id, said.code): said.code for said in item.explanations}
         earlier, later = sorted(by_policy, key=order.__getitem__)
-        preferred, slot = answer.value["preferred"], slots[answer.rater]
+        preferred = answer.value["preferred"]
         outcome = 0 if preferred == TIE else 1 if preferred == by_policy[later] else -1
         shown = 0 if slot is None else 1 if study.shown(slot, item.id)[0].code == by_policy[later] else -1
         preferences.append(Preference(answer.rater, item.id, clip, earlier, later, outcome, shown))

@@ -1,7 +1,8 @@
 """How far raters agree with each other: Krippendorff's alpha, and its interval.
 
 1 is full agreement, 0 what chance gives, less is contradiction. By the library `krippendorff` (Krippendorff,
-2019, Content Analysis, chapter 12). The interval is from draws of clips.
+2019, Content Analysis, chapter 12). The interval is from draws of clips alone: a rater who is drawn twice
+would agree with their own answers.
 """
 
 from __future__ import annotations

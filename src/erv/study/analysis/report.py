@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,6 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
         "confidence": level.confidence,
         "bootstrap_samples": level.samples,
         "seed": level.seed,
-        "overlap": study.design.overlap,
         "main_items": sum(item.role == "main" for item in study.items),
         "per_item": _per_item(study, answers),
         "checks": checks,
@@ -120,10 +120,16 @@ def _figures(
     }
 
 
-def _per_item(study: Study, answers: list[Answer]) -> dict[str, int]:
-    """Answers per main item: the fewest and the most."""
-    main = {item.id: 0 for item in study.items if item.role == "main"}
-    for answer in answers:
-        if answer.item in main:
-            main[answer.item] += 1
-    return {"fewest": min(main.values(), default=0), "most": max(main.values(), default=0)}
+def _per_item(study: Study, answers: list[Answer]) -> dict[str, dict[str, int]]:
+    """Answers per main item, by kind: the fewest, the most, and how many the plan wants."""
+    counts = Counter(answer.item for answer in answers)
+    wanted = {"pair": study.design.overlap, "rating": study.design.rating_overlap}
+    found: dict[str, dict[str, int]] = {}
+    for kind in study.kinds:
+        mine = [counts[item.id] for item in study.items if (item.kind, item.role) == (kind, "main")]
+        found[kind] = {
+            "fewest": min(mine, default=0),
+            "most": max(mine, default=0),
+            "wanted": wanted[kind],
+        }
+    return found

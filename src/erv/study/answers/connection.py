@@ -42,7 +42,8 @@ class Answerbase:
 
     def __init__(self, url: str) -> None:
         parsed = _parse(url)
-        self.name = parsed.render_as_string(hide_password=True)
+        # Without the query, which may hold a password, too.
+        self.name = parsed.set(query={}).render_as_string(hide_password=True)
         self.engine = _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgres(parsed)
         self._check_tables()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 PATH = "/enter"
+PLACEHOLDER = "{ID}"  # where another panel's own placeholder for its member's id belongs
 TOKEN = "token"  # noqa: S105 (the name of a parameter)
 
 
@@ -29,7 +30,8 @@ PANELS: Mapping[str, PanelAddress] = {
         "PROLIFIC_PID",
         "PROLIFIC_PID={{%PROLIFIC_PID%}}&STUDY_ID={{%STUDY_ID%}}&SESSION_ID={{%SESSION_ID%}}",
     ),
-    "other": PanelAddress("participant", "participant=ID"),
+    # No id of a member has braces, so an address that was entered as it is lets nobody in.
+    "other": PanelAddress("participant", f"participant={PLACEHOLDER}"),
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from erv.study.answers.connection import Answerbase, database_url
 from erv.study.answers.database import Database
-from erv.study.plan import STUDIES, Study, read_study
+from erv.study.plan import Study, folder_of, read_study
 
 
 @contextmanager
@@ -20,10 +20,11 @@ def opened(name: str, workspace: Path) -> Iterator[tuple[Study, Answerbase, Data
         workspace: whose database it is, where no other is named.
 
     Raises:
+        SettingsError: it is no name.
         DataError: there is no such study, or it is damaged.
         StackError: the database can't be used.
     """
-    study = read_study(STUDIES / name)
+    study = read_study(folder_of(name))
     base = Answerbase(database_url(workspace))
     try:
         yield study, base, Database(base, study)

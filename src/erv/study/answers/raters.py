@@ -101,12 +101,7 @@ def rater_of(connection: Connection, study: Study, row: Any) -> Rater:
     panel = connection.scalar(
         sa.select(invitations.c.panel).where(invitations.c.invitation == row.invitation)
     )
-    if row.slot not in study.assignments:
-        raise DataError(
-            f"study {study.name}: slot {row.slot!r} of rater {row.rater} is in no file of the plan;"
-            " restore its extensions"
-        )
-    return Rater(row.rater, row.slot, tuple(study.assignments[row.slot]), panel)
+    return Rater(row.rater, row.slot, study.asked(row.slot), panel)
 
 
 def is_withdrawn(connection: Connection, name: str) -> bool:

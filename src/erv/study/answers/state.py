@@ -27,6 +27,7 @@ class RaterState:
     Attributes:
         id: the pseudonym.
         invitation: id of the invitation; None if imported.
+        participant: who it is to the panel, or to the program that answers came from; None without either.
         slot: None if imported.
         answered, asked: numbers of items.
         finished, withdrawn: whether.
@@ -34,6 +35,7 @@ class RaterState:
 
     id: str
     invitation: str | None
+    participant: str | None
     slot: str | None
     answered: int
     asked: int
@@ -89,7 +91,11 @@ class State:
 
 
 def state_of(base: Answerbase, study: Study) -> State:
-    """Looks at a study in the database, which it may not know yet."""
+    """Looks at a study in the database, which it may not know yet.
+
+    Raises:
+        DataError: a rater has a slot that no file of the study has.
+    """
     mine = raters.c.study == study.sha256
     with base.reading() as connection:
         came = connection.execute(
@@ -119,9 +125,10 @@ def state_of(base: Answerbase, study: Study) -> State:
         RaterState(
             row.rater,
             row.invitation,
+            row.participant,
             row.slot,
             sum(answer.rater == row.rater for answer in given),
-            len(study.items if row.slot is None else study.assignments.get(row.slot, ())),
+            len(study.items if row.slot is None else study.asked(row.slot)),
             row.rater in finished,
             gone(row),
         )

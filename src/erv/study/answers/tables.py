@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 SCHEMA_VERSION = 1
 UNDO = "undo"
+LONGEST_NAME = 128  # of who a rater is to a panel or another program
 
 _NUMBER = BigInteger().with_variant(Integer, "sqlite")  # of SQLite only an INTEGER counts by itself
 
@@ -61,7 +62,7 @@ raters = Table(
     # How often the slot was taken and given up before. Two can't take it at once.
     Column("turn", Integer, nullable=False),
     # Who it is to the panel or to the program that answers came from. Never exported.
-    Column("participant", String(128)),
+    Column("participant", String(LONGEST_NAME)),
     Column("at_ms", BigInteger, nullable=False),
     UniqueConstraint("study", "slot", "turn"),
 )

@@ -8,7 +8,9 @@ from typing import Any
 
 from erv.errors import DataError
 from erv.files import whole_folder
-from erv.study.exchange.given import Given
+from erv.study.answers.rows import check_key, check_seconds
+from erv.study.answers.tables import LONGEST_NAME
+from erv.study.exchange.given import Found
 from erv.study.plan import Study
 
 PROGRAMS = ("potato", "label-studio")
@@ -41,7 +43,7 @@ def write_project(program: str, study: Study, log: Sequence[Mapping[str, Any]], 
     return f"{folder}: {said}"
 
 
-def read_project(program: str, study: Study, path: Path) -> list[Given]:
+def read_project(program: str, study: Study, path: Path) -> Found:
     """Reads answers that were given in another program, and checks all of them.
 
     Raises:
@@ -51,9 +53,17 @@ def read_project(program: str, study: Study, path: Path) -> list[Given]:
 
     read = potato.read if program == "potato" else label_studio.read
     found = read(study, path)
-    for one in found:
+    for one in found.given:
         try:
             study.check(one.item, one.value)
+            check_seconds(one.item, one.shown_seconds)
+            check_key(one.key)
         except DataError as error:
-            raise DataError(f"{path}: {one.where}: {error}") from None
+            raise DataError(f"{one.where}: {error}") from None
+        # The database has room for so much, and PostgreSQL takes no zero bytes.
+        if not one.user or len(one.who) > LONGEST_NAME or not one.who.isprintable():
+            raise DataError(
+                f"{one.where}: the user's name {one.user[:40]!r} can't be kept, expected at most"
+                f" {LONGEST_NAME - len(one.who) + len(one.user)} printable characters; rename the user"
+            )
     return found

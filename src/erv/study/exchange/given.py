@@ -30,7 +30,7 @@ class Given:
         shown_seconds: how long the item was shown; 0 where the program doesn't say.
         at_ms: when, milliseconds since 1970; None where the program doesn't say.
         key: the same whenever this answer is read.
-        where: the place in the file, for messages.
+        where: the file and the place in it, for messages.
     """
 
     who: str
@@ -40,6 +40,24 @@ class Given:
     at_ms: int | None
     key: str
     where: str
+
+    @property
+    def user(self) -> str:
+        """The person, without the program's name."""
+        return self.who.partition(":")[2]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a program's files have.
+
+    Attributes:
+        given: the answers.
+        incomplete: places of items of which not all questions are answered yet; they are left out.
+    """
+
+    given: list[Given]
+    incomplete: list[str]
 
 
 def key_of(*parts: str) -> str:

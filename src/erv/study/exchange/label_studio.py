@@ -21,6 +21,7 @@ from erv.study.exchange.given import (
     FIRST,
     RATED,
     SECOND,
+    Found,
     Given,
     chosen,
     copy_media,
@@ -59,14 +60,15 @@ def write(study: Study, log: Sequence[Mapping[str, Any]], folder: Path) -> str:
     )
 
 
-def read(study: Study, path: Path) -> list[Given]:
+def read(study: Study, path: Path) -> Found:
     """Reads Label Studio's export as JSON (not JSON-MIN)."""
     tasks = read_json(path)
     if not isinstance(tasks, list):
         raise DataError(f"{path}: expected a list of tasks, as Label Studio exports JSON")
-    return [
+    given = [
         one for number, task in enumerate(tasks, 1) for one in _given(study, task, f"{path}: task {number}")
     ]
+    return Found(given, [])  # it takes no annotation in which a required answer is missing
 
 
 def _given(study: Study, task: Any, where: str) -> Iterator[Given]:
@@ -76,7 +78,10 @@ def _given(study: Study, task: Any, where: str) -> Iterator[Given]:
         raise DataError(f"{where}: expected data and annotations; export as JSON, not as JSON-MIN")
     if data.get("study") != study.sha256:
         raise DataError(f"{where}: is of another study, or of another plan of {study.name}")
-    item = study.item(str(data.get("id")))
+    try:
+        item = study.item(str(data.get("id")))
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     for one in annotations:
         if one.get("was_cancelled"):
             continue
@@ -95,7 +100,7 @@ def _given(study: Study, task: Any, where: str) -> Iterator[Given]:
             f"label-studio:{_who(one['completed_by'])}",
             item.id,
             value,
-            float(one.get("lead_time") or 0.0),
+            _seconds(one.get("lead_time"), name),
             _at_ms(one.get("created_at"), name),
             f"label-studio:{one['id']}",
             name,
@@ -111,6 +116,13 @@ def _who(completed_by: Any) -> str:
     if isinstance(completed_by, dict):
         return str(completed_by.get("id") or completed_by.get("email"))
     return str(completed_by)
+
+
+def _seconds(lead_time: Any, where: str) -> float:
+    try:
+        return float(lead_time or 0.0)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: lead_time is {lead_time!r}, expected seconds") from None
 
 
 def _at_ms(text: Any, where: str) -> int | None:

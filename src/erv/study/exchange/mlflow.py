@@ -1,7 +1,8 @@
 """Answers as assessments by people on MLflow's traces of the explanations that they are about.
 
 A trace that is not there yet is written as `erv traces` does. Each assessment names the answer that it comes
-from, so that exporting again adds only what is new. An answer that was taken back is not exported.
+from, so that exporting again adds only what is new. An answer that was taken back is not exported; if it was
+before, its assessments are deleted, or a trace would have two of one rater that contradict each other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from erv.environment import Environment
 from erv.errors import DataError, StackError
+from erv.study.answers.tables import UNDO
 from erv.study.exchange.given import latest
 from erv.study.plan import TIE, Key, Study, read_key
 from erv.tracking.patience import patient_requests, repeated
@@ -47,6 +49,7 @@ def export_assessments(
     from erv.traces.writing import TraceWriter, trace_id_of
 
     key, given = read_key(study), latest(study, log)
+    taken_back = _taken_back(study, log)
     entries = pipeline.read_lock_entries()
     evaluations = [read_evaluation(policy, entries) for policy in key.policies]
     _check_texts(study, key, {one.policy: one.rows for one in evaluations})
@@ -55,18 +58,47 @@ def export_assessments(
         rows = {(row["dataset"], row["clip_id"]): row for row in evaluated.rows}
         said = _about(evaluated.policy, study, key, given)
         writer = TraceWriter(environment, evaluated, run)
-        for row in writer.missing([rows[clip] for clip in dict.fromkeys(clip for clip, _ in said)]):
-            writer.write(row)
         client = _Client(environment)
-        new, known = 0, {}
+        clips = dict.fromkeys([clip for clip, _ in said] + _clips_of(evaluated.policy, key, taken_back))
+        there = [rows[clip] for clip in clips]
+        missing = {trace_id_of(row, run.run_id): row for row in writer.missing(there)}
+        wanted = {clip for clip, _ in said}
+        for row in missing.values():
+            if (row["dataset"], row["clip_id"]) in wanted:
+                writer.write(row)
+        known, gone = {}, 0
+        for trace in dict.fromkeys(trace_id_of(row, run.run_id) for row in there):
+            known[trace] = {} if trace in missing else client.known(trace)
+            for (answer, _), assessment in known[trace].items():
+                if answer in taken_back:
+                    client.delete(trace, assessment)
+                    gone += 1
+        new = 0
         for clip, feedback in said:
             trace = trace_id_of(rows[clip], run.run_id)
-            if trace not in known:
-                known[trace] = client.known(trace)
             if (feedback.metadata[ANSWER], feedback.name) not in known[trace]:
                 client.log(trace, feedback)
                 new += 1
-        yield f"{evaluated.policy}: {len(said)} assessments by people, {new} new\n  {run.page(environment)}"
+        deleted = f", {gone} deleted whose answers were taken back" if gone else ""
+        yield (
+            f"{evaluated.policy}: {len(said)} assessments by people, {new} new{deleted}\n"
+            f"  {run.page(environment)}"
+        )
+
+
+def _taken_back(study: Study, log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The answers that were taken back, as assessments name them, and their items."""
+    return {_answer(study, row["undoes"]): row["item"] for row in log if row["kind"] == UNDO}
+
+
+def _clips_of(policy: str, key: Key, answers: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The clips of the items of answers, those with an explanation by a policy."""
+    items = [key.items[item] for item in answers.values()]
+    return [(about.dataset, about.clip_id) for about in items if policy in about.policies.values()]
+
+
+def _answer(study: Study, number: int) -> str:
+    return f"{study.sha256[:12]}/{number}"
 
 
 def _check_texts(study: Study, key: Key, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -110,7 +142,7 @@ def _feedback(name: str, value: str | int, row: Mapping[str, Any], study: Study)
         name=name,
         value=value,
         source=AssessmentSource(AssessmentSourceType.HUMAN, row["rater"]),
-        metadata={STUDY: study.sha256, ANSWER: f"{study.sha256[:12]}/{row['number']}", ITEM: row["item"]},
+        metadata={STUDY: study.sha256, ANSWER: _answer(study, row["number"]), ITEM: row["item"]},
         create_time_ms=row["at_ms"],
         last_update_time_ms=row["at_ms"],
     )
@@ -127,17 +159,23 @@ class _Client:
         client_of(environment)  # for its limits on waiting
         self._environment, self._client = environment, TracingClient(environment.mlflow_uri)
 
-    def known(self, trace: str) -> set[tuple[str, str]]:
-        """Answer and name of the assessments that this module wrote to a trace."""
+    def known(self, trace: str) -> dict[tuple[str, str], str]:
+        """Answer and name of the assessments that this module wrote to a trace, and their ids."""
         info = self._explained(partial(repeated, partial(self._client.get_trace_info, trace)))
         return {
-            (one.metadata[ANSWER], one.name) for one in info.assessments if ANSWER in (one.metadata or {})
+            (one.metadata[ANSWER], one.name): one.assessment_id
+            for one in info.assessments
+            if ANSWER in (one.metadata or {})
         }
 
     def log(self, trace: str, feedback: Feedback) -> None:
         """Adds an assessment to a trace."""
         # Not repeated here: if only the reply was lost, the assessment would be there twice.
         self._explained(partial(self._client.log_assessment, trace, feedback))
+
+    def delete(self, trace: str, assessment: str) -> None:
+        """Removes an assessment from a trace."""
+        self._explained(partial(self._client.delete_assessment, trace, assessment))
 
     def _explained(self, call: Any) -> Any:
         from mlflow.exceptions import MlflowException

@@ -22,6 +22,7 @@ from erv.study.exchange.given import (
     FIRST,
     RATED,
     SECOND,
+    Found,
     Given,
     chosen,
     copy_media,
@@ -65,15 +66,26 @@ def write(study: Study, log: Sequence[Mapping[str, Any]], folder: Path) -> str:
     )
 
 
-def read(study: Study, path: Path) -> list[Given]:
-    """Reads a folder of annotations, or a project, or several."""
+def read(study: Study, path: Path) -> Found:
+    """Reads a folder of annotations, or a project, or several.
+
+    Potato keeps each choice at once, so while somebody works, an item may have some of its answers only.
+    """
     states = sorted(path.rglob(STATE)) if path.is_dir() else []
     if not states:
         raise DataError(f"{path}: has no {STATE}; name the folder {_OUTPUT} of a Potato project")
-    return [one for state in states for one in _given(study, state)]
+    found = Found([], [])
+    for state in states:
+        for one in _given(study, state):
+            if isinstance(one, Given):
+                found.given.append(one)
+            else:
+                found.incomplete.append(one)
+    return found
 
 
-def _given(study: Study, path: Path) -> Iterator[Given]:
+def _given(study: Study, path: Path) -> Iterator[Given | str]:
+    """The answers, and the places of items of which not all questions are answered."""
     content = read_json(path)
     user = content.get("user_id") if isinstance(content, dict) else None
     items = content.get(_STATED) if isinstance(content, dict) else None
@@ -84,13 +96,23 @@ def _given(study: Study, path: Path) -> Iterator[Given]:
         choices = _choices(labels, where)
         if not choices:
             continue  # looked at, not answered
-        item = study.item(name)
+        try:
+            item = study.item(name)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        if not _asked(item.kind) <= set(choices):
+            yield where
+            continue
         value: dict[str, Any] = {"emotion": choices.get("emotion")}
         if item.kind == "pair":
             value["preferred"] = preferred(item, choices.get("preferred"), where)
         else:
             value["ratings"] = {rated: _number(choices.get(name)) for rated, name in RATED.items()}
-        yield Given(f"potato:{user}", name, value, 0.0, None, key_of("potato", user, name), f"user {user}")
+        yield Given(f"potato:{user}", name, value, 0.0, None, key_of("potato", user, name), where)
+
+
+def _asked(kind: Kind) -> set[str]:
+    return {"emotion", "preferred"} if kind == "pair" else {"emotion", *RATED.values()}
 
 
 def _choices(labels: Any, where: str) -> dict[str, str]:

@@ -57,7 +57,8 @@ class Shown:
 
     def instructions(self, request: Request) -> Response:
         """How it works."""
-        return self._page("instructions", visit(request, self._database).language)
+        here = visit(request, self._database)
+        return self._page("instructions", here.language, here=here)
 
     def now(self, request: Request) -> Response:
         """Where the rater is: the next question, or the end."""
@@ -65,7 +66,7 @@ class Shown:
         if here.item is None:
             return self._end(here)
         item, texts = here.item, self._study.texts[here.language]
-        common = {**_progress(here), "item": item, "practice": item.role == "practice"}
+        common = {**_progress(here), "here": here, "item": item, "practice": item.role == "practice"}
         seen = self._database.seen(here.rater, item.id)
         if seen is None:
             keys = [*_KEYS, *[""] * len(self._study.emotions)]
@@ -96,19 +97,20 @@ class Shown:
 
     def _end(self, here: Visit) -> Response:
         if not self._database.is_complete(here.rater):
-            return self._page("finished", here.language, **_progress(here))
+            return self._page("finished", here.language, here=here, **_progress(here))
         panel = self._study.panel
         return self._page(
             "thanks",
             here.language,
+            here=here,
             code=self._database.complete(here.rater),
             back=None if panel is None else panel.return_link,
         )
 
     def _page(self, template: str, language: str, **values: Any) -> Response:
         texts = self._study.texts[language]
-        shared: dict[str, Any] = {"lang": language, "texts": texts, "word": _worded(texts)}
-        return self._pages.page(f"pages/{template}.html.j2", **shared, **values)
+        shared: dict[str, Any] = {"lang": language, "texts": texts, "word": _worded(texts), "here": None}
+        return self._pages.page(f"pages/{template}.html.j2", **{**shared, **values})
 
 
 def _progress(here: Visit) -> dict[str, object]:

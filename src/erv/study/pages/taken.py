@@ -76,7 +76,7 @@ class Taken:
             self._database.consent(rater, language)
         begun = bool(self._database.done(rater))
         response = RedirectResponse("/" if begun else "/instructions", HTTPStatus.SEE_OTHER)
-        remember(response, session, secure=self._https)
+        remember(response, session, self._study, secure=self._https)
         return response
 
     def emotion(

@@ -9,11 +9,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from erv.study.answers.database import Database, NotInvitedError, Rater
+from erv.study.answers.raters import hash_of
 from erv.study.contents import Item, Texts
+from erv.study.plan import Study
 from erv.web.errors import Refused
 
-COOKIE = "erv_study"
+# A page names its visit: where raters share a browser, the session may be another's by then.
+MARK = "erv-visit"
 _DAYS = 60
+
+
+def cookie_of(study: Study) -> str:
+    """The name of the cookie of a study's sessions: ports of a host share cookies, so studies must not."""
+    return f"erv_study_{study.sha256[:12]}"
 
 
 @dataclass(frozen=True)
@@ -25,40 +33,57 @@ class Visit:
         language: in which they agreed.
         done: ids of the items that are answered, in the order of the answers.
         item: the next one; None if all are answered.
+        mark: the same for all visits of a rater to a study, and no other's; tells nothing else.
     """
 
     rater: Rater
     language: str
     done: tuple[str, ...]
     item: Item | None
+    mark: str
 
 
 def visit(request: Request, database: Database) -> Visit:
     """The rater whose session a browser has.
 
     Raises:
-        Refused: it has none, or it holds no longer; the sentence says what to do.
+        Refused: it has none, or it holds no longer, or the page that asks was another rater's; the sentence
+            says what to do.
     """
     try:
-        rater = database.resume(request.cookies.get(COOKIE, ""))
+        rater = database.resume(request.cookies.get(cookie_of(database.study), ""))
     except NotInvitedError as error:
         raise Refused(HTTPStatus.UNAUTHORIZED, str(error), code="not_invited") from error
+    mark = hash_of(f"{database.study.sha256}/{rater.id}")[:16]
+    if request.headers.get(MARK, mark) != mark:
+        raise Refused(
+            HTTPStatus.CONFLICT,
+            "Somebody else has entered the study in this browser; open it from your own link again.",
+            code="other_rater",
+        )
     done = tuple(database.done(rater))
     item_id = next((item for item in rater.items if item not in set(done)), None)
     item = None if item_id is None else database.study.item(item_id)
-    return Visit(rater, database.consented(rater) or database.study.languages[0], done, item)
+    return Visit(rater, database.consented(rater) or database.study.languages[0], done, item, mark)
 
 
-def remember(response: Response, session: str, *, secure: bool) -> None:
+def remember(response: Response, session: str, study: Study, *, secure: bool) -> None:
     """Has the browser keep a session; no script can read it, and no other site's form can use it.
 
     Args:
         response: to the browser.
         session: of `Database.session`.
+        study: that it is a session of.
         secure: only for pages that are reached by https.
     """
     response.set_cookie(
-        COOKIE, session, max_age=_DAYS * 86_400, httponly=True, samesite="lax", secure=secure, path="/"
+        cookie_of(study),
+        session,
+        max_age=_DAYS * 86_400,
+        httponly=True,
+        samesite="lax",
+        secure=secure,
+        path="/",
     )
 
 

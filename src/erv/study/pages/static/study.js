@@ -1,7 +1,7 @@
 // The pages of a study: plays the clip, chooses by keys, and sends answers until the server has them.
 "use strict";
 
-const PENDING = "erv-study-pending";
+const STORE = "pending";
 const WAITS = [500, 1000, 2000, 4000]; // milliseconds between attempts; the last one again and again
 const clip = document.getElementById("clip");
 const main = document.querySelector("form[data-main]");
@@ -15,19 +15,55 @@ const show = (id, shown, text) => {
   element.hidden = !shown;
 };
 const pause = (time) => new Promise((done) => setTimeout(done, time));
+// Whose page this is: raters may share a browser, and an answer waits for its own rater.
+const visit = document.querySelector("meta[name=erv-visit]")?.content;
 
-// Sends a form until the server answers. A server that is being restarted costs some seconds, not the answer.
+// Answers that the server doesn't have yet, by visit. IndexedDB, which has them on the disk when it says so: the
+// browser writes localStorage seconds later, and loses it when it is killed.
+function stored(mode, act) {
+  return new Promise((resolve, reject) => {
+    const opening = indexedDB.open("erv-study", 1);
+    opening.onupgradeneeded = () => opening.result.createObjectStore(STORE);
+    opening.onerror = () => reject(opening.error);
+    opening.onsuccess = () => {
+      const database = opening.result;
+      const change = database.transaction(STORE, mode, { durability: "strict" });
+      const request = act(change.objectStore(STORE));
+      change.oncomplete = () => { database.close(); resolve(request.result); };
+      change.onabort = () => { database.close(); reject(change.error); };
+    };
+  });
+}
+const keep = (pending) => stored("readwrite", (store) => store.put(pending, visit));
+const forget = () => stored("readwrite", (store) => store.delete(visit));
+const waiting = () => stored("readonly", (store) => store.get(visit));
+// A browser that keeps nothing, as some private windows, still sends.
+const orNothing = (promise) => promise.catch((error) => { console.info("nothing can be kept here:", error); });
+
+// What our server says was wrong; null if somebody else answered, such as a proxy with a page of its own.
+async function faultOf(answer) {
+  try {
+    return (await answer.json()).error ?? null;
+  } catch {
+    return null;
+  }
+}
+
+// Sends a form until the server has decided on it. A server that is being restarted costs some seconds, not the
+// answer. `settled` is false where it may still be taken, in a visit of its rater.
 async function deliver(pending) {
   for (let attempt = 0; ; attempt += 1) {
     try {
       const answer = await fetch(pending.path, {
         method: "POST",
         body: new URLSearchParams(pending.fields),
-        headers: { Accept: "application/json" },
+        headers: { Accept: "application/json", "Erv-Visit": visit },
         cache: "no-store",
       });
-      if (answer.ok) return null;
-      if (answer.status < 500) return (await answer.json()).error;
+      if (answer.ok) return { settled: true };
+      const fault = await faultOf(answer);
+      if (fault && [401, 403].includes(answer.status)) return { settled: false, fault };
+      if (fault && [400, 409, 413].includes(answer.status)) return { settled: fault.code !== "other_rater", fault };
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // fetch's name for a server that can't be reached
     }
@@ -43,9 +79,10 @@ async function send(form) {
   if (seconds) seconds.value = ((performance.now() - began) / 1000).toFixed(3);
   const pending = { path: form.getAttribute("action"), fields: [...new FormData(form)] };
   // Answers are kept in the browser as well, in case it is closed before the server has them.
-  if (form.querySelector("input[name=item]")) localStorage.setItem(PENDING, JSON.stringify(pending));
-  const fault = await deliver(pending);
-  localStorage.removeItem(PENDING);
+  const kept = form.querySelector("input[name=item]") !== null;
+  if (kept) await orNothing(keep(pending));
+  const { settled, fault } = await deliver(pending);
+  if (kept && settled) await orNothing(forget());
   show("sending", false);
   if (fault && fault.code !== "stale") {
     show("refused", true, fault.message);
@@ -57,11 +94,13 @@ async function send(form) {
 
 // What an earlier page could not send any more. The server takes it once, and refuses what is out of date.
 async function sendPending() {
-  const kept = localStorage.getItem(PENDING);
-  if (kept === null || !(main || document.getElementById("undo"))) return;
+  if (!visit || !(main || document.getElementById("undo"))) return;
+  const kept = await orNothing(waiting());
+  if (!kept || busy) return;
   busy = true;
-  const fault = await deliver(JSON.parse(kept));
-  localStorage.removeItem(PENDING);
+  const { settled, fault } = await deliver(kept);
+  if (settled) await orNothing(forget());
+  show("sending", false);
   busy = false;
   if (!fault) location.replace("/");
 }
