@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
+from erv.web.draining import DrainedBodies
 from erv.web.errors import answer_errors, refusal
 from erv.web.gate import HEALTH, guarded
 from erv.web.headers import SafeHeaders
@@ -44,4 +45,4 @@ def site(
     answer_errors(app)
     limited = LimitedBodies(app, most_bytes, refusal)
     gate = guarded(limited, hosts, key, open_paths=open_paths, realm=realm, remedy=remedy, refusal=refusal)
-    return SafeHeaders(gate, allow)
+    return DrainedBodies(SafeHeaders(gate, allow))
