@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
@@ -23,6 +24,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import starlette.requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from erv.answering.events import Done
@@ -31,7 +33,9 @@ from erv.answering.requests import Request
 from erv.serve import chat_request
 from erv.serve.app import OPEN_PATHS, application
 from erv.serve.engine import Engine, Serving
+from erv.serve.metrics import Metrics
 from erv.serve.rates import Buckets
+from erv.serve.service import Service
 from erv.serve.versions import FolderSource, Source, Version
 from erv.web.run import hosts_of
 from erv.web.site import site
@@ -551,6 +555,28 @@ def test_a_full_queue_refuses_and_a_waiting_request_knows_its_place(folder: Path
         assert set(statuses) == {200, 429}
         assert 0 < max(places) <= 2
         assert served.metrics()["erv_waiting"] == 0
+
+
+def test_retry_after_counts_the_queue_once(served: Served) -> None:
+    """What a request waits grows with the queue, by which the time of an answer is multiplied."""
+    service = Service(served.engine, Metrics(served.engine), batch=8, seconds=600)
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def read() -> Request:
+        return Request(clip="anger.mp4")
+
+    async def ask() -> float:
+        http = starlette.requests.Request({"type": "http", "headers": []}, receive)
+        _, done = await service.answer(await service.take(http, read))
+        return done.seconds.total
+
+    async def ask_together() -> list[float]:
+        return await asyncio.gather(*(ask() for _ in range(24)))
+
+    totals = asyncio.run(ask_together())
+    assert service._pace._seconds < 0.6 * sum(totals) / len(totals)
 
 
 def test_a_request_has_one_place(folder: Path) -> None:

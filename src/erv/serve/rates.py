@@ -104,7 +104,7 @@ class Pace:
         self._batch, self._seconds = batch, 1.0
 
     def add(self, seconds: float) -> None:
-        """Notes how long an answer took, from the start of its work."""
+        """Notes how long the work for an answer took, without what it waited."""
         self._seconds += _WEIGHT * (seconds - self._seconds)
 
     def until_free(self, waiting: int) -> int:

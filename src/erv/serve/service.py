@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 
 from starlette.requests import Request as HttpRequest
 
-from erv.answering.events import LAST, Answer, Done, Error, Event
+from erv.answering.events import LAST, Answer, Done, Error, Event, Started
 from erv.answering.process import QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.told import ClientLeft, told
@@ -88,13 +89,17 @@ class Service:
             Refused: 504, it took too long.
         """
         ended = False
+        started = time.monotonic()
         try:
             async with contextlib.aclosing(told(taken.ticket, taken.http, self._seconds)) as events:
                 async for event in events:
                     ended = isinstance(event, LAST)
+                    if isinstance(event, Started):
+                        started = time.monotonic()
                     if isinstance(event, Done):
                         self._metrics.answered(event)
-                        self._pace.add(event.seconds.total)
+                        # Without the time that it waited, which grows with the queue.
+                        self._pace.add(event.seconds.decode + time.monotonic() - started)
                     yield event
         except Refused:
             ended = True

@@ -284,18 +284,18 @@ def test_two_studies_on_one_host_keep_their_raters(tmp_path: Path) -> None:
 
 def test_a_page_of_another_rater_sends_nothing(inside: TestClient, database: Database) -> None:
     """In a shared browser, the session may be another rater's than the page's."""
-    (mark,) = re.findall(r'<meta name="erv-visit" content="(\w+)">', inside.get("/").text)
+    (mark,) = re.findall(r'<meta name="erv-study-visit" content="(\w+)">', inside.get("/").text)
     data = {"token": database.invite()[0].token, "language": "en"}
     said = {"item": "item0", "emotion": "anger", "seconds": "1"}
-    assert inside.post("/emotion", data=said, headers={"erv-visit": mark}).status_code == 204
+    assert inside.post("/emotion", data=said, headers={"erv-study-visit": mark}).status_code == 204
     inside.post("/enter", data=data)
     for path, more in (("/emotion", {}), ("/undo", {"key": "undo-number-1"}), ("/finish", {})):
-        headers = {"erv-visit": mark, "accept": "application/json"}
+        headers = {"erv-study-visit": mark, "accept": "application/json"}
         response = inside.post(path, data={**said, **more} if path == "/emotion" else more, headers=headers)
         assert (response.status_code, response.json()["error"]["code"]) == (409, "other_rater")
-    (other,) = re.findall(r'<meta name="erv-visit" content="(\w+)">', inside.get("/").text)
+    (other,) = re.findall(r'<meta name="erv-study-visit" content="(\w+)">', inside.get("/").text)
     assert other != mark
-    assert inside.post("/emotion", data=said, headers={"erv-visit": other}).status_code == 204
+    assert inside.post("/emotion", data=said, headers={"erv-study-visit": other}).status_code == 204
 
 
 def test_raters_are_shown_their_number(inside: TestClient, study: Study, database: Database) -> None:

@@ -15,7 +15,7 @@ from erv.study.plan import Study
 from erv.web.errors import Refused
 
 # A page names its visit: where raters share a browser, the session may be another's by then.
-MARK = "erv-visit"
+MARK = "erv-study-visit"
 _DAYS = 60
 
 

@@ -16,7 +16,7 @@ const show = (id, shown, text) => {
 };
 const pause = (time) => new Promise((done) => setTimeout(done, time));
 // Whose page this is: raters may share a browser, and an answer waits for its own rater.
-const visit = document.querySelector("meta[name=erv-visit]")?.content;
+const visit = document.querySelector("meta[name=erv-study-visit]")?.content;
 
 // Answers that the server doesn't have yet, by visit. IndexedDB, which has them on the disk when it says so: the
 // browser writes localStorage seconds later, and loses it when it is killed.
@@ -57,7 +57,7 @@ async function deliver(pending) {
       const answer = await fetch(pending.path, {
         method: "POST",
         body: new URLSearchParams(pending.fields),
-        headers: { Accept: "application/json", "Erv-Visit": visit },
+        headers: { Accept: "application/json", "Erv-Study-Visit": visit },
         cache: "no-store",
       });
       if (answer.ok) return { settled: true };
