@@ -47,6 +47,8 @@ from flows.artifacts import (
 from flows.cancellation import Cancellation
 from flows.clone import refuse_foreign_code
 from flows.drift import tell_drift
+from flows.form import Override, ProfileName, StageName, Workers
+from flows.given import Applied, Given, applied
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
 from flows.results import includes, link_runs, publish_candidate, since_before, store_outputs
@@ -73,17 +75,29 @@ _MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at 
     task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
 )
 def train(
-    targets: list[str] | None = None,
+    profile: ProfileName | None = None,
+    targets: list[StageName] | None = None,
+    overrides: list[Override] | None = None,
     force: bool = False,
-    workers: int = WORKERS,
-    only: str | None = None,
+    ref: str | None = None,
+    workers: Workers = WORKERS,
+    only: StageName | None = None,
 ) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
     Args:
-        targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
+        profile: settings of the whole pipeline to write into params.yaml before the run, as `erv params use`
+            does; they stay there. By default params.yaml is taken as it is.
+        targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`, which run with all that they need; all
+            of them by default.
+        overrides: single parameters to write into params.yaml before the run, as NAME=VALUE
+            (`grpo.beta=0.1`); they stay there, as with `dvc exp run -S`, and count after the profile. An
+            unknown name or a wrong value ends the run before anything is changed.
         force: run the targets, or else all stages, even if nothing changed. What the targets need, and what
             follows from them, still runs only if DVC finds a change.
+        ref: run only if this git commit, branch or tag is what the clone of the worker has checked out,
+            without uncommitted changes but those of parameters and results. Nothing is checked out. By
+            default what is there runs.
         workers: how many independent stages run in parallel.
         only: one stage to run alone, in place of targets; what it reads must be up to date.
     """
@@ -97,8 +111,9 @@ def train(
             pipeline.one_pipeline_at_a_time(),
             noted(context.flow_run.id),
             Cancellation(context.flow_run.id) as cancellation,
+            applied(load_environment(), Given(profile, overrides or (), ref)) as given,
         ):
-            return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
+            return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation, given)
     except StageCancelledError as error:
         return Cancelled(message=str(error))
     except KeyboardInterrupt:  # Prefect would call it a crash, and everybody would be told
@@ -114,6 +129,7 @@ def _train(
     wanted: Wanted,
     workers: int,
     cancellation: Cancellation,
+    given: Applied,
 ) -> Summary:
     logger = get_run_logger()
     environment = load_environment()
@@ -148,6 +164,8 @@ def _train(
         targets=wanted.names,
         started_by=_started_by(),
     )
+    described.tags.update(given.tags)
+    given.keep()
     with _parent_run(environment, flow_run_id, described) as parent:
         repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)

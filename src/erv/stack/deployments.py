@@ -15,6 +15,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.files import parse_yaml
+from erv.pipeline import read_stages
 from erv.stack.pools import folder_of, read_pool
 from erv.stack.prefect_api import ask
 from erv.tracking.origin import machine_in
@@ -24,6 +25,7 @@ FILE = "prefect.yaml"
 # sets it.
 DEPLOYED_BY = "erv-deployed-by:"
 MODEL_TAG = "erv-model:"  # the tag that says of which registered model the runs are; `prefect.yaml` sets it
+STAGES_VARIABLE = "ERV_STAGES"  # by which `erv run --deploy` tells the flows' forms what can be run
 _FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
 
 
@@ -92,6 +94,16 @@ def declared(workspace: Path) -> list[str]:
         return [f"{item['entrypoint'].rpartition(':')[2]}/{item['name']}" for item in items]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StackError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from git") from None
+
+
+def names_of_stages(workspace: Path) -> list[str]:
+    """What a run can be asked for: the groups of `dvc.yaml`, and the stages of those that have several.
+
+    Raises:
+        PipelineError: DVC can't read the pipeline.
+    """
+    stages = read_stages(workspace)
+    return list(dict.fromkeys([*(stage.group for stage in stages), *(stage.name for stage in stages)]))
 
 
 def deployed(environment: Environment) -> list[Deployed]:

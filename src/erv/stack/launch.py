@@ -16,6 +16,7 @@ from typing import NoReturn
 from erv.environment import Environment, child_environment, load_environment
 from erv.errors import StackError
 from erv.settings import load_settings
+from erv.settings.overrides import overridden
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed
 from erv.stack.one_origin import check_servers
@@ -46,6 +47,8 @@ def run_flow(
     force: bool = False,
     workers: int = 2,
     only: str | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
     require_gates: bool = False,
     require_lineage: bool = False,
 ) -> NoReturn:
@@ -53,10 +56,13 @@ def run_flow(
 
     Raises:
         StackError: no Prefect server answers.
-        SettingsError: `params.yaml` has faults.
+        SettingsError: `params.yaml` has faults, or would have some with the profile and the overrides.
     """
     environment = _clone()
-    load_settings(environment.workspace / "params.yaml")  # the flow would end as any failed one
+    parameters = environment.workspace / "params.yaml"
+    load_settings(parameters)  # the flow would end as any failed one
+    if profile is not None or overrides:
+        overridden(parameters, profile, overrides)
     _require_prefect(environment)
     switches = {
         "--force": force,
@@ -66,6 +72,7 @@ def run_flow(
     flags = [flag for flag, given in switches.items() if given]
     sys.stderr.write("starting the train flow\n")  # Prefect takes seconds to import, on a busy machine many
     flags += [*(["--only", only] if only else []), "--workers", str(workers)]
+    flags += [*(["--profile", profile] if profile else []), *(f"--set={one}" for one in overrides)]
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
@@ -109,6 +116,7 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
         "ERV_MODEL": model,
         "ERV_WHO": who(environment.workspace),
         "ERV_POOL": _ensure_pool(environment),
+        deployments.STAGES_VARIABLE: " ".join(deployments.names_of_stages(environment.workspace)),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
     for choice in _choices(environment, workers):
