@@ -18,7 +18,7 @@ from click.core import ParameterSource
     default=2,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Stages to run in parallel; with --deploy, in runs of train/local.",
+    help="Stages to run in parallel; with --deploy, in runs of train/local and retrain/scheduled.",
 )
 @click.option("--profile", metavar="NAME", help="Write this profile into params.yaml first; it stays there.")
 @click.option(

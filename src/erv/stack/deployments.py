@@ -67,6 +67,7 @@ class Deployed:
         schedules: how many active ones it has.
         one_at_a_time: whether a new run waits until another has ended, in whichever pool.
         model: the registered model; None if it isn't recorded.
+        has_schedule: whether it has any schedule, on or off.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Deployed:
     schedules: int
     one_at_a_time: bool
     model: str | None
+    has_schedule: bool = False
 
 
 def declared(workspace: Path) -> list[str]:
@@ -125,6 +127,7 @@ def deployed(environment: Environment) -> list[Deployed]:
             sum(bool(schedule["active"]) for schedule in answer.get("schedules") or []),
             answer.get("global_concurrency_limit") is not None,
             _tagged(answer, MODEL_TAG),
+            bool(answer.get("schedules")),
         )
         for name, answer in answers
         if answer is not None
@@ -168,9 +171,15 @@ def note_for_worker(environment: Environment) -> str | None:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `one`, `one and two`, `one, two and three`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
     return ", and ".join(
-        f"{' and '.join(names)} on this Prefect server {'run' if len(names) > 1 else 'runs'} in {place}"
+        f"{listed(names)} on this Prefect server {'run' if len(names) > 1 else 'runs'} in {place}"
         for place, names in others.items()
     )
 
