@@ -7,6 +7,7 @@ they are.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from prefect import flow
@@ -54,7 +55,12 @@ def evaluate(model: int | str = "champion") -> Any:
         get_run_logger().info("evaluating %s", subject.title)
         with Cancellation(context.flow_run.id) as cancellation:
             found = evaluation.evaluate(
-                subject, environment, settings, by=started_by(), cancelled=cancellation.asked
+                subject,
+                environment,
+                settings,
+                by=started_by(),
+                cancelled=cancellation.asked,
+                say=functools.partial(get_run_logger().info, "%s"),
             )
     except StageCancelledError as error:
         return Cancelled(message=str(error))

@@ -29,6 +29,7 @@ def run_for(
     environment: Environment,
     runs: Mapping[str, str | None],
     cancelled: Callable[[], bool],
+    say: Callable[[str], None] = logger.info,
 ) -> str | None:
     """Runs the command with another policy.
 
@@ -40,6 +41,7 @@ def run_for(
         environment: where it works.
         runs: the variables that say under which runs of MLflow and Prefect it is shown.
         cancelled: asked while it runs.
+        say: takes its output line by line.
 
     Returns:
         None, or why it failed.
@@ -58,7 +60,7 @@ def run_for(
     def note(line: str) -> None:
         nonlocal last
         last = line or last
-        logger.info("evaluate@%s: %s", name, line)
+        say(f"evaluate@{name}: {line}")
 
     code = run_guarded(
         words,

@@ -39,7 +39,7 @@ EVALUATION = "evaluation"  # what `erv.kind` says of its run
 MODEL_TAG, DIGEST_TAG = "erv.evaluated", "erv.evaluated_digest"
 _SERVING = "serving.json"
 _NOTHING_SAYS = (
-    "%s: nothing says how clips were decoded for it; it sees them as `extract` in params.yaml has them"
+    "nothing says how clips were decoded for it; it sees them as `extract` in params.yaml has them"
 )
 
 
@@ -129,6 +129,7 @@ def evaluate(
     *,
     by: str | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = logger.info,
 ) -> Evaluation:
     """Has a model answer the clips of the present test sets, and measures it as the candidate is measured.
 
@@ -138,6 +139,7 @@ def evaluate(
         settings: of the workspace.
         by: who asked for it; who runs this process by default.
         cancelled: asked while it answers.
+        say: takes what goes on, line by line.
 
     Raises:
         RegistryError: it sees clips that are decoded otherwise than those here, or its evaluation failed.
@@ -148,9 +150,9 @@ def evaluate(
     """
     check_folder(subject.policy)
     check_family(subject.policy, settings.policy.family)
-    _check_decoding(subject, settings)
+    _check_decoding(subject, settings, say)
     with pipeline.one_pipeline_at_a_time(environment.workspace / LOCK_FILE):
-        stage = _stage(environment, settings, cancelled)
+        stage = _stage(environment, settings, cancelled, say)
         with (
             _own_run(environment, subject, by) as run,
             tempfile.TemporaryDirectory(prefix="evaluation-", dir=environment.state) as scratch,
@@ -158,7 +160,7 @@ def evaluate(
             folder = Path(scratch) / "results"
             runs = {PARENT_VARIABLE: run.run_id, FLOW_VARIABLES[0]: flow_run_id()}
             reason = run_for(
-                stage.command, subject.name, subject.policy, folder, environment, runs, cancelled
+                stage.command, subject.name, subject.policy, folder, environment, runs, cancelled, say
             )
             if reason is not None:
                 raise RegistryError(f"{subject.title} can't be evaluated: {reason}")
@@ -170,12 +172,12 @@ def evaluate(
             return Evaluation(subject, comparison, run.run_id)
 
 
-def _check_decoding(subject: Subject, settings: Settings) -> None:
+def _check_decoding(subject: Subject, settings: Settings, say: Callable[[str], None]) -> None:
     """Refuses a model that answers about clips decoded otherwise: its figures would say nothing of it."""
     from erv.media.decode import DecodeRule
 
     if subject.serving is None:
-        logger.warning(_NOTHING_SAYS, subject.title)
+        say(f"{subject.title}: {_NOTHING_SAYS}")
         return
     here = serving_settings(settings)
     # Older versions don't say all; what they don't say has a default.
@@ -190,7 +192,12 @@ def _check_decoding(subject: Subject, settings: Settings) -> None:
             )
 
 
-def _stage(environment: Environment, settings: Settings, cancelled: Callable[[], bool]) -> PipelineStage:
+def _stage(
+    environment: Environment,
+    settings: Settings,
+    cancelled: Callable[[], bool],
+    say: Callable[[str], None],
+) -> PipelineStage:
     """The stage whose command evaluates the candidate; all that it reads but the policy is up to date.
 
     Raises:
@@ -209,7 +216,7 @@ def _stage(environment: Environment, settings: Settings, cancelled: Callable[[],
         dependencies=tuple(path for path in stage.dependencies if path != policy),
     )
     needed = pipeline.select(everything, without.upstream)
-    logger.info("asking DVC whether the test sets and the verifier are up to date")
+    say("asking DVC whether the test sets and the verifier are up to date")
     unchanged = pipeline.ask_unchanged(
         needed,
         cancelled=cancelled,

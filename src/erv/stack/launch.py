@@ -40,8 +40,6 @@ _SETTINGS = {
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # DVC is the only cache
     "PREFECT_TASKS_REFRESH_CACHE": "true",
     "PREFECT_LOGGING_TO_API_MAX_LOG_SIZE": "100000",
-    # What evaluates a model for hours outside of any stage says so on the run's page, too.
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "erv.register.evaluation,erv.register.evaluate_stage",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the summary has the addresses
 }
 
