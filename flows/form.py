@@ -18,16 +18,19 @@ from erv.stack.deployments import STAGES_VARIABLE
 
 
 class Offered:
-    """Offers a choice of names in the form, as they are when the schema is made."""
+    """Offers a choice of names in the form, as they are when the schema is made, and none of them.
 
-    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
-        self._names = names
+    Where nothing is chosen, the text is empty: of a value that may be None, the form shows no field at first.
+    """
+
+    def __init__(self, names: Callable[[], Sequence[str]], *, within: bool = False) -> None:
+        self._names, self._within = names, within
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The schema of a text, with the names if there are any."""
         schema: dict[str, Any] = dict(handler(core))
         if names := list(self._names()):
-            schema["enum"] = names
+            schema["enum"] = [*([] if self._within else [""]), *names]
         return schema
 
 
@@ -37,6 +40,7 @@ def stage_names() -> list[str]:
 
 
 StageName = Annotated[str, Offered(stage_names)]
+StageNames = Sequence[Annotated[str, Offered(stage_names, within=True)]]  # of a list, nothing is to be empty
 ProfileName = Annotated[str, Offered(profile.names)]
 Override = Annotated[
     str, Field(json_schema_extra={"pattern": r"^[A-Za-z_][\w.-]*=", "examples": ["grpo.beta=0.1"]})

@@ -43,7 +43,7 @@ PENDING = Path(".erv") / "new_data.json"
     retries=0,
     task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS),  # type: ignore[arg-type]
 )
-def retrain(sources: list[str] | None = None, workers: Workers = WORKERS) -> Any:
+def retrain(sources: Sequence[str] = (), workers: Workers = WORKERS) -> Any:
     """Looks whether pinned sources have new data; pins them again and runs the pipeline if so, else ends.
 
     Args:
@@ -67,7 +67,7 @@ def retrain(sources: list[str] | None = None, workers: Workers = WORKERS) -> Any
     return in_workspace(work)
 
 
-def _news(environment: Environment, settings: Settings, names: Sequence[str] | None) -> Mapping[str, str]:
+def _news(environment: Environment, settings: Settings, names: Sequence[str]) -> Mapping[str, str]:
     """What differs since data were last trained on, a sentence per source; their locks are written.
 
     All sources are read before a lock is written, so that one that can't be read changes nothing.
@@ -98,11 +98,9 @@ def _news(environment: Environment, settings: Settings, names: Sequence[str] | N
     return news
 
 
-def _chosen(
-    environment: Environment, settings: Settings, names: Sequence[str] | None
-) -> Sequence[tuple[str, str]]:
+def _chosen(environment: Environment, settings: Settings, names: Sequence[str]) -> Sequence[tuple[str, str]]:
     sources = settings.sources.model_dump()
-    if unknown := [name for name in names or () if name not in sources]:
+    if unknown := [name for name in names if name not in sources]:
         raise SettingsError(
             f"source {unknown[0]!r} is not in params.yaml; expected one of {', '.join(sources)}"
         )

@@ -52,12 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Wanted(options.targets or None, options.force, options.only).check()
         with tags(tag_of(model_here()), run_by(who(workspace), workspace)):
             state: Any = train(
-                profile=options.profile,
-                targets=options.targets or None,
-                overrides=options.set or None,
+                profile=options.profile or "",
+                targets=options.targets,
+                overrides=options.set,
                 force=options.force,
                 workers=options.workers,
-                only=options.only,
+                only=options.only or "",
                 return_state=True,
             )
     except ErvError as error:

@@ -42,7 +42,7 @@ from flows.artifacts import (
 )
 from flows.cancellation import Cancellation
 from flows.drift import tell_drift
-from flows.form import Override, ProfileName, StageName, Workers
+from flows.form import Override, ProfileName, StageName, StageNames, Workers
 from flows.given import Applied, Given, applied
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
@@ -71,13 +71,13 @@ MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a
     task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS),  # type: ignore[arg-type]
 )
 def train(
-    profile: ProfileName | None = None,
-    targets: list[StageName] | None = None,
-    overrides: list[Override] | None = None,
+    profile: ProfileName = "",
+    targets: StageNames = (),
+    overrides: Sequence[Override] = (),
     force: bool = False,
-    ref: str | None = None,
+    ref: str = "",
     workers: Workers = WORKERS,
-    only: StageName | None = None,
+    only: StageName = "",
 ) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
@@ -99,8 +99,9 @@ def train(
     """
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Summary:
-        with applied(load_environment(), Given(profile, overrides or (), ref)) as given:
-            return run_pipeline(flow_run_id, Wanted(targets, force, only), workers, cancellation, given)
+        wanted = Wanted(list(targets) or None, force, only or None)
+        with applied(load_environment(), Given(profile or None, overrides, ref or None)) as given:
+            return run_pipeline(flow_run_id, wanted, workers, cancellation, given)
 
     return in_workspace(work)
 

@@ -101,8 +101,9 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
     shown = found["train/local"]["parameter_openapi_schema"]["properties"]
     assert list(shown) == ["profile", "targets", "overrides", "force", "ref", "workers", "only"]
     stages = ["make", "join", "last", "make@a", "make@b"]
-    assert sorted(shown["targets"]["anyOf"][0]["items"]["enum"]) == sorted(stages)
-    assert shown["profile"]["anyOf"][0]["enum"] == ["demo", "paper-0.5b", "paper-7b", "tiny"]
+    assert sorted(shown["targets"]["items"]["enum"]) == sorted(stages)
+    assert shown["profile"]["enum"] == ["", "demo", "paper-0.5b", "paper-7b", "tiny"]
+    assert not any("anyOf" in parameter for parameter in shown.values()), "each has a field at once"
 
     ran = {"deployments": {"id": {"any_": [found["train/local"]["id"]]}}}
     before = ask(stack, "/flow_runs/filter", ran)  # of other tests

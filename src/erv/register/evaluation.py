@@ -24,6 +24,7 @@ from erv.files import sha256_of
 from erv.model_folders import check_folder
 from erv.pipeline import PipelineStage, StageCancelledError
 from erv.pipeline.run import LOCK_FILE
+from erv.policies.common.arm import stated_arm
 from erv.policies.common.families import check_family
 from erv.register.decoding import fault_of, serving_settings
 from erv.register.evaluate_stage import METRICS, PREDICTIONS, names_its_policy, run_for
@@ -107,10 +108,15 @@ def subject_of_folder(folder: Path) -> Subject:
     """A folder: what `erv export` wrote, a bundle, or any policy in the Hub's format. Nothing in it is run.
 
     Raises:
-        RegistryError: its `serving.json` can't be read, or isn't what an export has.
+        RegistryError: its weights are elsewhere, or its `serving.json` isn't what an export has.
+        DataError: its `arm.json` is damaged.
     """
     folder = folder.resolve()
     policy = folder / "policy" if (folder / "policy").is_dir() else folder
+    if stated_arm(policy).folder is not None:  # its digest would say nothing of the weights
+        raise RegistryError(
+            f"{policy}: is an arm, whose weights are elsewhere; name the folder with the weights"
+        )
     path, serving = folder / _SERVING, None
     if path.is_file():
         try:
