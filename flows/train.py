@@ -159,8 +159,8 @@ def run_pipeline(
         started_by=origin.started_by(),
     )
     described.tags.update(given.tags)
-    given.keep()
     with _parent_run(environment, flow_run_id, described) as parent:
+        given.keep()
         repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         if not all(map(is_done, reports)):  # else the summary has it
