@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from prefect.context import FlowRunContext
+
 from erv.environment import Environment
 from erv.errors import EvaluationError
 from erv.report.origin import Fact, with_origin
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
     from erv.register.publish import PublishResult
 
     Log = logging.Logger | logging.LoggerAdapter[Any]
+
+
+def started_by() -> str | None:
+    """Who started the flow run, as Prefect knows it; None if Prefect doesn't."""
+    context = FlowRunContext.get()
+    started = context.flow_run.created_by if context is not None and context.flow_run is not None else None
+    return started.display_value if started is not None else None
 
 
 def report_with_origin(

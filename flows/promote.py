@@ -1,6 +1,6 @@
 """The promote flow: a version becomes champion once a person has approved it in Prefect.
 
-`prefect deployment run promote/local -p version=4` starts it through a worker. The run pauses and shows the
+`prefect deployment run promote/model -p version=4` starts it through a worker. The run pauses and shows the
 version's gates; "Resume" opens the form. If the version is champion already, the run ends at once. Prefect's
 own server knows no users, so who approves signs by name.
 An answer that lacks something, or that a new champion has overtaken, is asked for again.

@@ -1,6 +1,7 @@
 """Runs the train flow in this process, and says in words and by its exit code how it ended.
 
     python -m flows.run [TARGET... | --only STAGE] [--force] [--workers N]
+                        [--profile NAME] [--set NAME=VALUE]...
 
 `erv run` starts it with the addresses of the stack.
 """
@@ -38,15 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--require-gates", action="store_true", help="exit with 3 unless all are passed")
     parser.add_argument("--require-lineage", action="store_true", help="exit with 4 unless it holds")
     parser.add_argument("--workers", type=int, default=WORKERS, help="stages in parallel (%(default)s)")
+    parser.add_argument("--profile", metavar="NAME", help="write this profile into params.yaml first")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="write this parameter first"
+    )
     options = parser.parse_args(arguments)
     console.leave_out_what_is_printed()
     url, workspace = None, Path.cwd()
     try:
         url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
-        Wanted(options.targets or None, options.force, options.only).check()
+        if options.profile is None and not options.set:  # which may change what stages there are
+            Wanted(options.targets or None, options.force, options.only).check()
         with tags(tag_of(model_here()), run_by(who(workspace), workspace)):
             state: Any = train(
-                options.targets or None, options.force, options.workers, options.only, return_state=True
+                profile=options.profile or "",
+                targets=options.targets,
+                overrides=options.set,
+                force=options.force,
+                workers=options.workers,
+                only=options.only or "",
+                return_state=True,
             )
     except ErvError as error:
         return _fail(str(error), error.exit_code)

@@ -15,15 +15,12 @@ from typing import Any
 from uuid import UUID
 
 from prefect import flow
-from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
-from prefect.states import Cancelled, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from erv import pipeline
 from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
-from erv.errors import ErvError
 from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
 from erv.stack.dvc_remote import write_dvc_remote
@@ -35,7 +32,6 @@ from erv.tracking.origin import who
 from erv.tracking.run import StageRun
 from erv.tracking.system_metrics import system_metrics
 from flows import console, origin
-from flows.abandoned import noted
 from flows.artifacts import (
     data_docs,
     docs_note,
@@ -45,8 +41,9 @@ from flows.artifacts import (
     show_links,
 )
 from flows.cancellation import Cancellation
-from flows.clone import refuse_foreign_code
 from flows.drift import tell_drift
+from flows.form import Override, ProfileName, StageName, StageNames, Workers
+from flows.given import Applied, Given, applied
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
 from flows.results import includes, link_runs, publish_candidate, since_before, store_outputs
@@ -61,60 +58,73 @@ from flows.summary import (
     stage_table,
 )
 from flows.wanted import Wanted
+from flows.workspace import in_workspace
 
 WORKERS = 2
-_MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
+MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
 
 
 @flow(
     name="train",
     persist_result=False,
     retries=0,
-    task_runner=ThreadPoolTaskRunner(max_workers=_MOST_WORKERS),  # type: ignore[arg-type]
+    task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS),  # type: ignore[arg-type]
 )
 def train(
-    targets: list[str] | None = None,
+    profile: ProfileName = "",
+    targets: StageNames = (),
+    overrides: Sequence[Override] = (),
     force: bool = False,
-    workers: int = WORKERS,
-    only: str | None = None,
+    ref: str = "",
+    workers: Workers = WORKERS,
+    only: StageName = "",
 ) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
     Args:
-        targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`; all of them by default.
+        profile: settings of the whole pipeline to write into params.yaml before the run, as `erv params use`
+            does; they stay there. By default params.yaml is taken as it is.
+        targets: stages (`grpo@erv`) or groups (`grpo`) of `dvc.yaml`, which run with all that they need; all
+            of them by default.
+        overrides: single parameters to write into params.yaml before the run, as NAME=VALUE
+            (`grpo.beta=0.1`); they stay there, as with `dvc exp run -S`, and count after the profile. An
+            unknown name or a wrong value ends the run before anything is changed.
         force: run the targets, or else all stages, even if nothing changed. What the targets need, and what
             follows from them, still runs only if DVC finds a change.
+        ref: run only if this git commit, branch or tag is what the clone of the worker has checked out,
+            without uncommitted changes but those of parameters and results. Nothing is checked out. By
+            default what is there runs.
         workers: how many independent stages run in parallel.
         only: one stage to run alone, in place of targets; what it reads must be up to date.
     """
-    context = FlowRunContext.get()
-    assert context is not None
-    assert context.flow_run is not None
-    console.leave_out_tracebacks_of_ended_runs()
-    try:
-        refuse_foreign_code()
-        with (
-            pipeline.one_pipeline_at_a_time(),
-            noted(context.flow_run.id),
-            Cancellation(context.flow_run.id) as cancellation,
-        ):
-            return _train(context.flow_run.id, Wanted(targets, force, only), workers, cancellation)
-    except StageCancelledError as error:
-        return Cancelled(message=str(error))
-    except KeyboardInterrupt:  # Prefect would call it a crash, and everybody would be told
-        if context.flow_run.deployment_id is not None:
-            raise  # somebody stopped the worker, who need not be the one who waits for the run
-        return Cancelled(message=console.INTERRUPTED)
-    except ErvError as error:
-        return Failed(message=str(error))
+
+    def work(flow_run_id: UUID, cancellation: Cancellation) -> Summary:
+        wanted = Wanted(list(targets) or None, force, only or None)
+        with applied(load_environment(), Given(profile or None, overrides, ref or None)) as given:
+            return run_pipeline(flow_run_id, wanted, workers, cancellation, given)
+
+    return in_workspace(work)
 
 
-def _train(
+def run_pipeline(
     flow_run_id: UUID,
     wanted: Wanted,
     workers: int,
     cancellation: Cancellation,
+    given: Applied,
 ) -> Summary:
+    """Does what `train` says, in a flow that holds the workspace.
+
+    Args:
+        flow_run_id: of the flow.
+        wanted: which stages.
+        workers: how many of them run side by side.
+        cancellation: says whether to stop.
+        given: the parameters, which stay from when stages begin, and tags for the MLflow run.
+
+    Raises:
+        ErvError: as the checks, a stage or the publication says.
+    """
     logger = get_run_logger()
     environment = load_environment()
     isolate(environment)
@@ -146,9 +156,11 @@ def _train(
         candidate=settings.register_.policy,
         model=settings.register_.model_name,
         targets=wanted.names,
-        started_by=_started_by(),
+        started_by=origin.started_by(),
     )
+    described.tags.update(given.tags)
     with _parent_run(environment, flow_run_id, described) as parent:
+        given.keep()
         repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
         reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
         if not all(map(is_done, reports)):  # else the summary has it
@@ -163,7 +175,12 @@ def _train(
         _raise_for(reports, docs, cancellation)
 
         published, lineage, holds = publish_candidate(
-            environment, stages, settings, parent, cancellation, _started_by() or who(environment.workspace)
+            environment,
+            stages,
+            settings,
+            parent,
+            cancellation,
+            origin.started_by() or who(environment.workspace),
         )
         logger.info("writing figures, links and tables to MLflow and Prefect")
         comparison = read_comparison() if includes(stages, "report") else {}
@@ -216,13 +233,6 @@ def _parent_run(environment: Environment, flow_run_id: UUID, described: Descript
         parent.close("KILLED")
         raise
     parent.close("FINISHED")
-
-
-def _started_by() -> str | None:
-    """Who started the flow run, as Prefect knows it; None if Prefect doesn't."""
-    context = FlowRunContext.get()
-    started = context.flow_run.created_by if context is not None and context.flow_run is not None else None
-    return started.display_value if started is not None else None
 
 
 def _ask_unchanged(

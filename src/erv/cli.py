@@ -24,6 +24,7 @@ COMMANDS = {
     "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",
+    "evaluate": "evaluate",
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",

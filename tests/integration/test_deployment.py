@@ -1,4 +1,4 @@
-"""The deployment train/local through a real worker."""
+"""The deployments, on a real server and through a real worker."""
 
 from __future__ import annotations
 
@@ -40,9 +40,15 @@ def test_a_deployed_flow_runs_through_a_worker(
         result = scratch.python("-m", "prefect", "deployment", "run", "train/local", "--watch", check=False)
         assert result.returncode == 1
         assert "clip 7 of the scratch set is broken" in worker.text()
-        wrong = ("deployment", "run", "train/local", "-p", 'only="reprot"', "--watch")
-        assert scratch.python("-m", "prefect", *wrong, check=False).returncode == 1
-        assert "no stage 'reprot' in dvc.yaml" in worker.text()
+        before = (scratch.folder / "params.yaml").read_bytes()
+        for parameter, said in {
+            'overrides=["grpo.betta=0.1"]': "there is no parameter grpo.betta; did you mean grpo.beta?",
+            'ref="nosuch"': f"git ref 'nosuch': {scratch.folder} has no such commit, branch or tag",
+        }.items():
+            wrong = ("deployment", "run", "train/local", "-p", parameter, "--watch")
+            assert scratch.python("-m", "prefect", *wrong, check=False).returncode == 1
+            assert said in worker.text()
+        assert (scratch.folder / "params.yaml").read_bytes() == before
         assert "Traceback" not in worker.text()
     finally:
         worker.process.send_signal(signal.SIGINT)
@@ -73,3 +79,129 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
         "goes with a run or with --deploy"
         in scratch.erv("run", "--worker", "--workers", "7", check=False).stderr
     )
+
+
+NAMES = ("train/local", "evaluate/any", "promote/model", "retrain/scheduled", "promote/local")
+
+
+def test_forms_explain_themselves_and_refuse_what_does_not_fit(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("form"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+    said = scratch.erv("run", "--deploy", "--replace").stdout
+    assert f"{', '.join(NAMES[:-1])} and {NAMES[-1]}" in said
+    found = {name: ask(stack, f"/deployments/name/{name}") for name in NAMES}
+    for name, deployment in found.items():
+        assert deployment["enforce_parameter_schema"]
+        for parameter, shown in deployment["parameter_openapi_schema"]["properties"].items():
+            assert shown.get("description"), (name, parameter)
+    assert found["promote/local"]["entrypoint"] == found["promote/model"]["entrypoint"]
+
+    shown = found["train/local"]["parameter_openapi_schema"]["properties"]
+    assert list(shown) == ["profile", "targets", "overrides", "force", "ref", "workers", "only"]
+    stages = ["make", "join", "last", "make@a", "make@b"]
+    assert sorted(shown["targets"]["items"]["enum"]) == sorted(stages)
+    assert shown["profile"]["enum"] == ["", "demo", "paper-0.5b", "paper-7b", "tiny"]
+    assert not any("anyOf" in parameter for parameter in shown.values()), "each has a field at once"
+
+    ran = {"deployments": {"id": {"any_": [found["train/local"]["id"]]}}}
+    before = ask(stack, "/flow_runs/filter", ran)  # of other tests
+    scratch.variables = lambda: child_environment(scratch.environment)  # type: ignore[method-assign]
+    for wrong in (
+        'only="reprot"',
+        'targets=["reprot"]',
+        'profile="tinny"',
+        "workers=99",
+        'overrides=["beta"]',
+    ):
+        refused = scratch.python(
+            "-m", "prefect", "deployment", "run", "train/local", "-p", wrong, check=False
+        )
+        assert refused.returncode == 1
+        said = " ".join((refused.stdout + refused.stderr).split())
+        assert f"Validation failed for field '{wrong.partition('=')[0]}" in said
+    assert ask(stack, "/flow_runs/filter", ran) == before
+
+
+def test_the_schedule_for_new_data_is_off_and_stays_as_people_set_it(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("schedule"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+
+    def deployed() -> list[tuple[str, bool]]:
+        scratch.erv("run", "--deploy", "--replace")
+        schedules = ask(stack, "/deployments/name/retrain/scheduled")["schedules"]
+        return [(item["schedule"]["cron"], item["active"]) for item in schedules]
+
+    assert deployed() == [("0 3 * * *", False)]
+    number = ask(stack, "/deployments/name/retrain/scheduled")["id"]
+    prefect = lambda *words: scratch.python("-m", "prefect", "deployment", "schedule", *words)  # noqa: E731
+    scratch.variables = lambda: child_environment(scratch.environment)  # type: ignore[method-assign]
+    prefect("clear", "--accept-yes", "retrain/scheduled")
+    other = [{"schedule": {"cron": "30 4 * * 1"}, "active": True}]
+    ask(stack, f"/deployments/{number}/schedules", other)
+    del scratch.variables
+    assert deployed() == [("30 4 * * 1", True)]
+    scratch.variables = lambda: child_environment(scratch.environment)  # type: ignore[method-assign]
+    prefect("clear", "--accept-yes", "retrain/scheduled")  # no later test is to start at night
+
+
+def test_new_data_is_pinned_and_trained_on_once(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    scratch = Scratch(tmp_path_factory.mktemp("retrain"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+    raw = scratch.folder.parent / f"{scratch.folder.name}-raw"
+    raw.mkdir()
+    (raw / "a.mp4").write_text("a")
+    params, lock = scratch.folder / "params.yaml", scratch.folder / "data/sources/mafw.lock.json"
+    params.write_text(params.read_text().replace("mafw: s3://erv-raw/mafw", f"mafw: {raw}"))
+    pipeline = scratch.folder / "dvc.yaml"
+    pipeline.write_text(
+        pipeline.read_text().replace("control/make.txt]", "control/make.txt, data/sources/mafw.lock.json]")
+    )
+    scratch.erv("data", "pin", "mafw")
+    scratch.erv("run")
+    scratch.erv("run", "--deploy", "--replace")
+    worker = scratch.start("run", "--worker")
+
+    def retrain(code: int) -> str:
+        before = len(worker.text())
+        command = ("-m", "prefect", "deployment", "run", "retrain/scheduled", "--watch")
+        result = scratch.python(*command, check=False)
+        assert result.returncode == code, result.stdout + worker.text()
+        return worker.text()[before:]
+
+    try:
+        worker.wait_for("started!")
+        scratch.variables = lambda: child_environment(scratch.environment)  # type: ignore[method-assign]
+        assert "no source has new data; nothing was run" in retrain(0)
+        assert len(scratch.runs()["train"]) == 1
+
+        (raw / "b.mp4").write_text("b")
+        pinned = lock.read_bytes()
+        scratch.control("join", "0 fail")
+        said = retrain(1)
+        assert "pinned again: mafw: 1 file added (b.mp4); commit" in said
+        assert "clip 7 of the scratch set is broken" in said
+        assert lock.read_bytes() != pinned
+        scratch.control("join", "0")
+        said = retrain(0)
+        assert "no run has finished with what was pinned earlier: mafw: 1 file added (b.mp4)" in said
+        latest, failed, _ = scratch.runs()["train"]
+        assert (latest.info.status, failed.info.status) == ("FINISHED", "FAILED")
+        for run in (latest, failed):
+            assert run.data.tags["erv.new_data"] == "mafw: 1 file added (b.mp4)"
+
+        assert "no source has new data; nothing was run" in retrain(0)
+        shutil.rmtree(raw)
+        pinned = lock.read_bytes()
+        assert "source mafw: " in retrain(1)
+        assert lock.read_bytes() == pinned
+        assert "Traceback" not in worker.text()
+    finally:
+        worker.process.send_signal(signal.SIGINT)
+        worker.process.wait(30)
+        worker.end()

@@ -20,7 +20,7 @@ import pytest
 
 from erv.doctor.doctor import examine
 from erv.environment import Environment, child_environment
-from erv.stack.deployments import Place
+from erv.stack.deployments import Place, declared, listed
 from erv.stack.pools import FORMER, pool_of
 from erv.tracking.origin import who
 from tests.conftest import ROOT
@@ -141,6 +141,7 @@ def healthy(stack: Environment, clone: Clone) -> bool:
     return result.returncode == 0
 
 
+ALL = listed(declared(ROOT))
 LATER = {
     "state": {
         "type": "SCHEDULED",
@@ -165,7 +166,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
     ann, bea = clones
     ann.erv("run", "--deploy", "--replace", "--cancel-waiting")  # another test may have deployed
     first, start, worker, told = ann.erv("run", "--deploy").stdout.splitlines()  # the same clone asks nothing
-    assert first == f"deployed train/local and promote/local; their runs work in {ann.folder}"
+    assert first == f"deployed {ALL}; their runs work in {ann.folder}"
     assert start.startswith("start a run: prefect deployment run train/local --watch  # ")
     assert start.endswith('eval "$(erv stack env)"'), "else it asks another server"
     assert worker.startswith(f"no worker of this clone is running (work pool {ann.pool})")
@@ -177,9 +178,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
     place = f"{ann.folder} on {platform.node()}, deployed by {who(ann.folder)}"
     assert "Ann O'Lee (" in place
     (sentence,) = refused.stderr.splitlines()
-    assert sentence.startswith(
-        f"error: train/local and promote/local on this Prefect server run in {place}; nothing was deployed:"
-    )
+    assert sentence.startswith(f"error: {ALL} on this Prefect server run in {place}; nothing was deployed:")
     assert "`erv run --deploy --replace`" in sentence
 
     ann.control("make", "60")  # as long as all of the takeover, on a slow machine
@@ -192,8 +191,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         # Only Ann's worker is online, which is no reason not to tell Bea to start hers.
         said = bea.erv("run", "--deploy", "--replace").stdout.splitlines()
         assert said[:5] == [
-            f"taken over: train/local and promote/local from {place};"
-            " a worker there gets no new runs of them",
+            f"taken over: {ALL} from {place}; a worker there gets no new runs of them",
             "schedules of train/local start runs here from now on; Prefect's page pauses and deletes them",
             f"1 run has begun in work pool {ann.pool!r}: what has begun ends there;"
             " until then, new runs of train/local wait",
@@ -205,8 +203,7 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         wait_until(lambda: said_of(stack, taken, str(ann.folder)))
         (text,) = said_of(stack, taken, str(ann.folder))
         assert text.startswith(
-            f"{who(bea.folder)} has taken over train/local and promote/local from {place}: new runs work in"
-            f" {bea.folder} on "
+            f"{who(bea.folder)} has taken over {ALL} from {place}: new runs work in {bea.folder} on "
         )
         kept = ask(stack, "/deployments/name/train/local")["schedules"]
         assert [(one["schedule"]["cron"], one["active"]) for one in kept] == [("0 3 1 1 *", True)]
@@ -227,13 +224,10 @@ def test_each_worker_runs_what_was_made_for_its_clone(
         assert flows == [2, 1], "each in its own folder"
 
     found = [one.detail for one in examine(bea.folder) if one.name == "deployments"]
-    assert found[0].startswith("train/local and promote/local run here; ")
+    assert found[0].startswith(f"{ALL} run here; ")
     assert found[1].startswith(f"1 run waits in work pool {ann.pool!r}: ")
     found = [one.detail for one in examine(ann.folder) if one.name == "deployments"]
-    assert found == [
-        f"train/local and promote/local run in {bea.folder} on {platform.node()}, deployed by"
-        f" {who(bea.folder)}"
-    ]
+    assert found == [f"{ALL} run in {bea.folder} on {platform.node()}, deployed by {who(bea.folder)}"]
     said = bea.erv("run", "--deploy", "--cancel-waiting").stdout.splitlines()
     assert said[0] == f"cancelled: the run that waited in work pool {ann.pool!r}"
     assert state_of(stack, later)["type"] == "CANCELLED"

@@ -33,7 +33,13 @@ def test_deployments_say_who_made_them_under_the_name_that_is_asked_for() -> Non
     assert [item["tags"][1] for item in deployments] == [f"{DEPLOYED_BY}{{{{ $ERV_WHO }}}}"] * len(
         deployments
     )
-    assert declared(ROOT) == ["train/local", "promote/local"]
+    assert declared(ROOT) == [
+        "train/local",
+        "evaluate/any",
+        "promote/model",
+        "retrain/scheduled",
+        "promote/local",
+    ]
 
 
 def test_a_damaged_prefect_yaml_is_named(tmp_path: Path) -> None:

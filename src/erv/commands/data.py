@@ -30,10 +30,9 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     interrupted pin resumes where it stopped.
     """
     from erv.errors import SettingsError
-    from erv.pinning import PINS
-    from erv.pinning import pin as pin_source
+    from erv.pinning import look_again
     from erv.settings import load_settings
-    from erv.sources import LOCKS, Selection, store_for
+    from erv.sources import Selection, store_for
 
     settings = load_settings(params)
     sources, readers = settings.sources.model_dump(), settings.ingest.readers
@@ -43,21 +42,17 @@ def pin(names: tuple[str, ...], params: Path) -> None:
     chosen = {name: sources[name] for name in (names or sources)}
     store = store_for(chosen.values())
     for name, uri in chosen.items():
-        path, journal = LOCKS / f"{name}.lock.json", PINS / f"{name}.jsonl"
-        previous = _previous(path)
         with progress_shown():
-            lock = pin_source(
+            found = look_again(
                 name,
                 uri,
                 store,
                 selection=_selection(readers[name]) if name in readers else Selection(),
-                previous=previous,
-                journal=journal,
                 allowed_roots=settings.machine.allowed_roots,
+                damaged=lambda error: click.echo(f"{error}: doing so now", err=True),
             )
-        state = "pinned" if lock.save(path) else "unchanged"
-        journal.unlink(missing_ok=True)
-        click.echo(f"{name}: {state}, {_summary(lock)}")
+        state = "pinned" if found.save() else "unchanged"
+        click.echo(f"{name}: {state}, {_summary(found.lock)}")
 
 
 @command.command(name="encoder")
@@ -71,20 +66,6 @@ def encoder(folder: Path) -> None:
     from erv.sample.encoder import unpack_encoder
 
     click.echo(f"{unpack_encoder(folder)}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-
-
-def _previous(path: Path) -> Lock | None:
-    """The existing lock, if any. A damaged one is reported, then written from scratch."""
-    from erv.errors import DataError
-    from erv.sources import Lock
-
-    if not path.is_file():
-        return None
-    try:
-        return Lock.load(path)
-    except DataError as error:
-        click.echo(f"{error}: doing so now", err=True)
-        return None
 
 
 def _selection(reader: ReaderSettings) -> Selection:

@@ -18,7 +18,15 @@ from click.core import ParameterSource
     default=2,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Stages to run in parallel; with --deploy, in runs of train/local.",
+    help="Stages to run in parallel; with --deploy, in runs of train/local and retrain/scheduled.",
+)
+@click.option("--profile", metavar="NAME", help="Write this profile into params.yaml first; it stays there.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Write this parameter into params.yaml first, such as grpo.beta=0.1; it stays there. Repeatable.",
 )
 @click.option("--dry", is_flag=True, help="Say what would run, why, for how long and at what price.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry: as JSON.")
@@ -41,6 +49,8 @@ def command(
     only: str | None,
     force: bool,
     workers: int,
+    profile: str | None,
+    overrides: tuple[str, ...],
     dry: bool,
     as_json: bool,
     require_gates: bool,
@@ -55,13 +65,18 @@ def command(
     At the end it prints what each stage did, the metrics, the registered version and where to look. Ctrl-C
     stops everything; finished work is kept. --force leaves what TARGETs need to DVC. With --dry nothing runs
     and nothing is changed.
+
+    --profile and --set change params.yaml, as `dvc exp run -S` does, so that dvc.lock and params.yaml agree
+    afterwards and `git diff` shows what was set. `git checkout params.yaml dvc.lock`, then `dvc checkout`,
+    goes back. Parameters with faults are refused before anything is changed.
     """
     if deploy and worker:
         raise click.UsageError("--deploy and --worker can't be combined; give one of them")
     if only and targets:
         raise click.UsageError("--only names the one stage to run, so it takes no targets")
     requirements = require_gates or require_lineage
-    if (deploy or worker) and (targets or force or only or dry or requirements):
+    changed = bool(profile or overrides)
+    if (deploy or worker) and (targets or force or only or dry or requirements or changed):
         raise click.UsageError(
             "--deploy takes --workers, --replace and --cancel-waiting, --worker no other option, and neither"
             " takes targets; give targets to `prefect deployment run`"
@@ -76,6 +91,11 @@ def command(
         raise click.UsageError("--cancel-waiting goes with --deploy")
     if dry and requirements:
         raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
+    if dry and changed:
+        raise click.UsageError(
+            "--dry changes nothing, so it takes neither --set nor --profile; `erv params reruns NAME` says"
+            " which stages a parameter runs again"
+        )
     if as_json and not dry:
         raise click.UsageError("--json goes with --dry")
     if dry:
@@ -93,6 +113,8 @@ def command(
             force=force,
             workers=workers,
             only=only,
+            profile=profile,
+            overrides=overrides,
             require_gates=require_gates,
             require_lineage=require_lineage,
         )

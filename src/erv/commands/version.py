@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from erv.environment import Environment
-from erv.errors import RegistryError
+from erv.lineage.resolved import resolved_version
 
 if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
-
     from erv.register.gates import Verdict
     from erv.settings import Settings
+
+__all__ = ["echo_registry", "expected", "resolved_version", "spoken_gate"]
 
 
 def _number(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
@@ -52,23 +51,3 @@ def spoken_gate(environment: Environment, settings: Settings) -> Callable[[str],
         return gate(number)
 
     return verified
-
-
-def resolved_version(target: str, environment: Environment) -> ModelVersion:
-    """The registered version that a target names: `models:/NAME/1`, `NAME@ALIAS`, `NAME/1`, `1`, `champion`.
-
-    Raises:
-        RegistryError: there is no such version, or MLflow can't be reached.
-    """
-    from erv.lineage.trace import Provenance
-    from erv.register.explained import explained
-    from erv.settings import load_settings
-
-    settings = load_settings() if Path("params.yaml").is_file() else None
-    with explained(environment):
-        found: ModelVersion | None = Provenance(environment, settings).version(target)
-    if found is None:
-        raise RegistryError(
-            f"{target!r} names no version; expected models:/NAME/1, NAME@ALIAS, 1 or champion"
-        )
-    return found

@@ -17,9 +17,9 @@ def deployments(environment: Environment) -> Iterator[Finding]:
         return
     found = of_prefect.deployed(environment)
     for place, names in of_prefect.foreign(environment, found).items():
-        yield Finding("deployments", "ok", f"{' and '.join(names)} run in {place}")
+        yield Finding("deployments", "ok", f"{of_prefect.listed(names)} run in {place}")
     if here := [one for one in found if one.place.is_of(environment)]:
-        detail = f"{' and '.join(one.name for one in here)} run here"
+        detail = f"{of_prefect.listed([one.name for one in here])} run here"
         if pools.worker_is_online(environment, pools.pool_of(environment.workspace)):
             yield Finding("deployments", "ok", f"{detail}; a worker is online")
         else:

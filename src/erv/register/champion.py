@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -19,11 +18,12 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from erv.environment import Environment, child_environment
+from erv.environment import Environment
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
-from erv.pipeline import in_use, read_lock_entries, run_guarded
+from erv.pipeline import in_use, read_lock_entries
 from erv.policies.common.families import family_fault, read_config
+from erv.register.evaluate_stage import METRICS, PREDICTIONS, names_its_policy, run_for
 from erv.register.gates import CHAMPION, content_unknown, measured_otherwise
 from erv.register.record import RECORD, RECORD_TAG
 from erv.register.register import Bundle, read_bundle, write_json
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 
 _REMEDY = "`erv promote --force --reason TEXT` decides without a comparison"
 KEPT = "champion"  # folder of a publication's run, with the answers that were made for it
-_PREDICTIONS, _METRICS = "predictions.parquet", "metrics.json"
-_OPTIONS = ("--name", "--policy", "--predictions", "--metrics")  # of evaluate, which differ for the champion
 
 
 @dataclass(frozen=True)
@@ -132,9 +130,9 @@ def keep_answers(client: MlflowClient, run_id: str, other: Opponent) -> None:
     from erv.evaluate.evaluate import write_predictions
 
     with tempfile.TemporaryDirectory() as name:
-        predictions = Path(name) / _PREDICTIONS
+        predictions = Path(name) / PREDICTIONS
         write_predictions(other.predictions, predictions)
-        write_json(Path(name) / _METRICS, other.metrics)
+        write_json(Path(name) / METRICS, other.metrics)
         place = f"{KEPT}/{other.version}-{sha256_of_file(predictions)[:12]}"
         repeated(lambda: client.log_artifacts(run_id, name, place))
 
@@ -172,9 +170,9 @@ class _Kept:
 
     def answers(self) -> Opponent | None:
         """Its predictions and metrics; None if one of the files isn't there."""
-        if not {_PREDICTIONS, _METRICS} <= self._listed(self._path):
+        if not {PREDICTIONS, METRICS} <= self._listed(self._path):
             return None
-        for file in (_PREDICTIONS, _METRICS):
+        for file in (PREDICTIONS, METRICS):
             fetched = self._fetched(f"{self._path}/{file}", self._folder / "answers")
         return _read(self._number, fetched.parent) if self._is_registered(fetched.parent) else None
 
@@ -241,14 +239,14 @@ class _Kept:
 def _read(number: str, folder: Path) -> Opponent:
     from erv.evaluate.evaluate import read_predictions
 
-    metrics = json.loads((folder / _METRICS).read_text(encoding="utf-8"))
-    return Opponent(number, read_predictions(folder / _PREDICTIONS), metrics)
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    return Opponent(number, read_predictions(folder / PREDICTIONS), metrics)
 
 
 def _hindrance(bundle: Bundle, champion: Bundle | None, settings: Settings, entry: Mapping[str, Any]) -> str:
     """Why the champion can't be evaluated as the candidate was; empty if it can."""
     command = entry.get("cmd")
-    if not isinstance(command, str) or any(option not in shlex.split(command) for option in _OPTIONS):
+    if not names_its_policy(command):
         return f"dvc.lock has no command of evaluate@{settings.register_.policy} that says how"
     if champion is None:
         return "the registry has no whole copy of it"
@@ -279,29 +277,8 @@ def _evaluate(
 
     `runs` are the variables that say under which runs of MLflow and Prefect it is shown.
     """
-    folder.mkdir()
-    words = shlex.split(command)
-    values = (CHAMPION, champion.folder / "policy", folder / _PREDICTIONS, folder / _METRICS)
-    for option, value in zip(_OPTIONS, values, strict=True):
-        words[words.index(option) + 1] = str(value)
-    variables = child_environment(environment) | {name: run for name, run in runs.items() if run}
-    last = ""
-
-    def note(line: str) -> None:
-        nonlocal last
-        last = line or last
-        logger.info("evaluate@%s: %s", CHAMPION, line)
-
-    code = run_guarded(
-        words,
-        what=f"evaluate@{CHAMPION}",
-        on_line=note,
-        cancelled=cancelled,
-        environment=variables,
-        workspace=environment.workspace,
-    )
-    if code != 0:
-        reason = last.removeprefix("error: ") or f"exit code {code}"
+    policy = champion.folder / "policy"
+    if reason := run_for(command, CHAMPION, policy, folder, environment, runs, cancelled):
         raise RegistryError(
             f"the champion can't be compared, because its evaluation on the present test clips failed:"
             f" {reason}; `erv publish` tries again"

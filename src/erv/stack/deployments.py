@@ -15,6 +15,7 @@ from typing import Any
 from erv.environment import Environment
 from erv.errors import StackError
 from erv.files import parse_yaml
+from erv.pipeline import read_stages
 from erv.stack.pools import folder_of, read_pool
 from erv.stack.prefect_api import ask
 from erv.tracking.origin import machine_in
@@ -24,6 +25,7 @@ FILE = "prefect.yaml"
 # sets it.
 DEPLOYED_BY = "erv-deployed-by:"
 MODEL_TAG = "erv-model:"  # the tag that says of which registered model the runs are; `prefect.yaml` sets it
+STAGES_VARIABLE = "ERV_STAGES"  # by which `erv run --deploy` tells the flows' forms what can be run
 _FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
 
 
@@ -65,6 +67,7 @@ class Deployed:
         schedules: how many active ones it has.
         one_at_a_time: whether a new run waits until another has ended, in whichever pool.
         model: the registered model; None if it isn't recorded.
+        has_schedule: whether it has any schedule, on or off.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Deployed:
     schedules: int
     one_at_a_time: bool
     model: str | None
+    has_schedule: bool = False
 
 
 def declared(workspace: Path) -> list[str]:
@@ -92,6 +96,16 @@ def declared(workspace: Path) -> list[str]:
         return [f"{item['entrypoint'].rpartition(':')[2]}/{item['name']}" for item in items]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StackError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from git") from None
+
+
+def names_of_stages(workspace: Path) -> list[str]:
+    """What a run can be asked for: the groups of `dvc.yaml`, and the stages of those that have several.
+
+    Raises:
+        PipelineError: DVC can't read the pipeline.
+    """
+    stages = read_stages(workspace)
+    return list(dict.fromkeys([*(stage.group for stage in stages), *(stage.name for stage in stages)]))
 
 
 def deployed(environment: Environment) -> list[Deployed]:
@@ -113,6 +127,7 @@ def deployed(environment: Environment) -> list[Deployed]:
             sum(bool(schedule["active"]) for schedule in answer.get("schedules") or []),
             answer.get("global_concurrency_limit") is not None,
             _tagged(answer, MODEL_TAG),
+            bool(answer.get("schedules")),
         )
         for name, answer in answers
         if answer is not None
@@ -156,9 +171,15 @@ def note_for_worker(environment: Environment) -> str | None:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names in a sentence: `one`, `one and two`, `one, two and three`."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _sentence(others: Mapping[Place, Sequence[str]]) -> str:
     return ", and ".join(
-        f"{' and '.join(names)} on this Prefect server {'run' if len(names) > 1 else 'runs'} in {place}"
+        f"{listed(names)} on this Prefect server {'run' if len(names) > 1 else 'runs'} in {place}"
         for place, names in others.items()
     )
 

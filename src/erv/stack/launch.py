@@ -16,15 +16,19 @@ from typing import NoReturn
 from erv.environment import Environment, child_environment, load_environment
 from erv.errors import StackError
 from erv.settings import load_settings
+from erv.settings.overrides import overridden
 from erv.stack import deployments, other_pools, pools
-from erv.stack.deployments import Deployed
+from erv.stack.deployments import Deployed, listed
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
+from erv.stack.prefect_api import ask
 from erv.stack.reach import require
 from erv.stack.takeover import takeovers, tell
 from erv.tracking.origin import who
 
 TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
+RETRAIN = "retrain/scheduled"  # the one that looks for new data
+NIGHTLY = {"schedule": {"cron": "0 3 * * *", "timezone": "UTC"}, "active": False, "slug": "nightly"}
 
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
 _FORMATS = {
@@ -46,6 +50,8 @@ def run_flow(
     force: bool = False,
     workers: int = 2,
     only: str | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
     require_gates: bool = False,
     require_lineage: bool = False,
 ) -> NoReturn:
@@ -53,10 +59,13 @@ def run_flow(
 
     Raises:
         StackError: no Prefect server answers.
-        SettingsError: `params.yaml` has faults.
+        SettingsError: `params.yaml` has faults, or would have some with the profile and the overrides.
     """
     environment = _clone()
-    load_settings(environment.workspace / "params.yaml")  # the flow would end as any failed one
+    parameters = environment.workspace / "params.yaml"
+    load_settings(parameters)  # the flow would end as any failed one
+    if profile is not None or overrides:
+        overridden(parameters, profile, overrides)
     _require_prefect(environment)
     switches = {
         "--force": force,
@@ -66,6 +75,7 @@ def run_flow(
     flags = [flag for flag, given in switches.items() if given]
     sys.stderr.write("starting the train flow\n")  # Prefect takes seconds to import, on a busy machine many
     flags += [*(["--only", only] if only else []), "--workers", str(workers)]
+    flags += [*(["--profile", profile] if profile else []), *(f"--set={one}" for one in overrides)]
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
@@ -109,11 +119,13 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
         "ERV_MODEL": model,
         "ERV_WHO": who(environment.workspace),
         "ERV_POOL": _ensure_pool(environment),
+        deployments.STAGES_VARIABLE: " ".join(deployments.names_of_stages(environment.workspace)),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
     for choice in _choices(environment, workers):
         _call([*_prefect(), "deploy", *choice], environment, **variables)
     after = deployments.deployed(environment)
+    _plan(environment, after)
     for line in (
         *_moved(environment, before),
         *_left(environment, after, cancel_waiting),
@@ -134,21 +146,31 @@ def _choices(environment: Environment, workers: int | None) -> Iterator[list[str
         yield ["--all"]
         return
     for name in deployments.declared(environment.workspace):
-        parameters = ["--param", f"workers={workers}"] if name == TRAIN else []
+        parameters = ["--param", f"workers={workers}"] if name in (TRAIN, RETRAIN) else []
         yield ["--name", name, *parameters]
+
+
+def _plan(environment: Environment, found: Sequence[Deployed]) -> None:
+    """Gives the deployment that looks for new data a schedule that is off, if it has none.
+
+    It isn't in `prefect.yaml`: each `erv run --deploy` would undo what people set on Prefect's page.
+    """
+    for one in found:
+        if one.name == RETRAIN and not one.has_schedule:
+            ask(environment, f"/deployments/{one.id}/schedules", [NIGHTLY], about="a schedule")
 
 
 def _moved(environment: Environment, before: Sequence[Deployed]) -> Iterator[str]:
     """From whom the deployments were taken, and what that changes for a worker there."""
     for place, names in deployments.foreign(environment, before).items():
-        yield f"taken over: {' and '.join(names)} from {place}; a worker there gets no new runs of them"
+        yield f"taken over: {listed(names)} from {place}; a worker there gets no new runs of them"
     own = pools.pool_of(environment.workspace)
     left = {one.pool for one in before if one.place.is_of(environment)} - {None, own}
     for pool in sorted(map(str, left)):
         yield f"moved to work pool {own}: a worker of {pool!r} gets no new runs, so stop it"
     scheduled = [one.name for one in before if one.schedules and not one.place.is_of(environment)]
     if scheduled:  # Prefect keeps them with the deployment
-        what = " and ".join(scheduled)
+        what = listed(scheduled)
         yield f"schedules of {what} start runs here from now on; Prefect's page pauses and deletes them"
 
 
@@ -171,7 +193,7 @@ def _deployed(environment: Environment) -> Iterator[str]:
     """What was deployed, how to start it, and what that takes."""
     names = deployments.declared(environment.workspace)
     pool = pools.pool_of(environment.workspace)
-    yield f"deployed {' and '.join(names)}; their runs work in {environment.workspace}"
+    yield f"deployed {listed(names)}; their runs work in {environment.workspace}"
     # Which server the user's own `prefect` asks can't be seen here: this process has our variables.
     yield f'start a run: prefect deployment run {names[0]} --watch  # after: eval "$(erv stack env)"'
     if not pools.worker_is_online(environment, pool):

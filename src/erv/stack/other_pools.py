@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from erv.environment import Environment
-from erv.stack.deployments import Deployed
+from erv.stack.deployments import Deployed, listed
 from erv.stack.pools import FORMER, folder_of, pool_of, read_pool, worker_is_online
 from erv.stack.prefect_api import ask
 
@@ -43,7 +43,7 @@ class Left:
     def lines(self) -> Iterator[str]:
         """What becomes of them, in sentences."""
         if self.begun:
-            held = f"; until then, new runs of {' and '.join(self.held)} wait" if self.held else ""
+            held = f"; until then, new runs of {listed(self.held)} wait" if self.held else ""
             runs = "1 run has" if self.begun == 1 else f"{self.begun} runs have"
             yield f"{runs} begun in work pool {self.pool!r}: what has begun ends there{held}"
         if self.waiting:
@@ -132,7 +132,7 @@ def former_note(environment: Environment) -> str | None:
         return None
     them = "it" if len(names) == 1 else "them"
     return (
-        f"work pool {FORMER!r} of earlier versions still has {' and '.join(names)}, and `erv run --worker` no"
+        f"work pool {FORMER!r} of earlier versions still has {listed(names)}, and `erv run --worker` no"
         f" longer serves it: deploy {them} to {pool_of(environment.workspace)}, or serve the pool with"
         f" `prefect worker start --pool {FORMER}`"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from erv.environment import Environment
 from erv.errors import StackError
-from erv.stack.deployments import Deployed, Place
+from erv.stack.deployments import Deployed, Place, listed
 from erv.stack.prefect_events import MODEL_LABEL, emit
 
 EVENT = "erv.takeover"
@@ -36,7 +36,7 @@ class Takeover:
             by: who took them over.
         """
         here = f"{environment.workspace} on {platform.node()}"
-        them = " and ".join(self.names)
+        them = listed(self.names)
         return (
             f"{by} has taken over {them} from {self.place}: new runs work in {here}, whoever asks for them."
             " `erv run` works in your own clone as before; `erv run --deploy --replace` there takes them back"
