@@ -6,6 +6,7 @@ is on its board in the object store (`erv.remote`); Prefect only says which work
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +64,5 @@ def run_stage(stage: str, key: str, attempt: int, bucket: str, pool: str) -> Any
     except StageCancelledError as error:
         return Cancelled(message=f"{stage}: {error}")
     except ErvError as error:
-        return Failed(message=str(error))
+        return Failed(message=f"on {platform.node()}: {error}")
     return None

@@ -37,7 +37,7 @@ def main(names: Sequence[str]) -> int:
                 enforce_parameter_schema=True,
                 pull_steps=[],
             )
-            print(f"{name} {'any' if limit is None else limit}")  # noqa: T201
+            print(f"{name}: {'any number' if limit is None else limit}")  # noqa: T201
     return 0
 
 

@@ -130,12 +130,7 @@ def test_an_abandoned_run_of_another_clone_holds_the_only_slot(
 
 
 def set_limit(clone: Clone, limit: int) -> None:
-    from erv.environment import child_environment
-
-    before = clone.variables
-    clone.variables = lambda: child_environment(clone.environment, before())  # type: ignore[method-assign]
-    clone.python("-m", "prefect", "work-pool", "set-concurrency-limit", "gpu", str(limit))
-    clone.variables = before  # type: ignore[method-assign]
+    clone.prefect("prefect", "work-pool", "set-concurrency-limit", "gpu", str(limit))
 
 
 def _steps_are_not_repeated(text: str) -> None:

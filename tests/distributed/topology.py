@@ -6,15 +6,18 @@ The pipeline is small, but everything else is real: S3, Prefect and its workers,
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import psutil
 
-from erv.environment import Environment
+from erv.environment import Environment, child_environment
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import Background, Scratch
 
@@ -136,6 +139,12 @@ class Clone(Scratch):
     def dvc(self, *arguments: str) -> str:
         return self.python("-m", "dvc", *arguments).stdout
 
+    def prefect(self, *module: str) -> None:
+        """Runs a module that talks to the stack's Prefect."""
+        variables = child_environment(self.environment, self.variables())
+        command = [sys.executable, "-m", *module]
+        subprocess.run(command, cwd=self.folder, env=variables, check=True, capture_output=True)
+
     def objects(self) -> list[str]:
         """What is below `remote/` in the bucket."""
         from erv.storage.store import open_store
@@ -147,14 +156,30 @@ class Clone(Scratch):
 class Worker:
     """`erv run --worker --pool gpu` in a clone of its own."""
 
-    def __init__(self, folder: Path, stack: Environment, pool: str = "gpu", **variables: str) -> None:
+    def __init__(
+        self, folder: Path, stack: Environment, pool: str = "gpu", small_disk: str = "", **variables: str
+    ) -> None:
         self.scratch = Scratch(folder, stack)
         self.home = folder / "worker home"
+        if small_disk:
+            self.scratch.executable = str(self._on_small_disk(small_disk))
         before = self.scratch.variables()
         given = {**before, "ERV_WORKER_HOME": str(self.home), **variables}
         self.scratch.variables = lambda: given  # type: ignore[method-assign]
         self.background: Background = self.scratch.start("run", "--worker", "--pool", pool)
         self.background.wait_for("started!", 120)
+
+    def _on_small_disk(self, size: str) -> Path:
+        """A Python that has a tmpfs as its home, which nobody else sees."""
+        self.home.mkdir()
+        namespace = "--mount" if os.geteuid() == 0 else "--user --map-root-user --mount"
+        script = self.scratch.folder / "python"
+        home, python = shlex.quote(str(self.home)), shlex.quote(sys.executable)
+        mount = f"mount -t tmpfs -o size={size} tmpfs {home}"
+        inside = shlex.quote(f'{mount} && exec {python} "$@"')
+        script.write_text(f'#!/bin/sh\nexec unshare {namespace} sh -c {inside} sh "$@"\n')
+        script.chmod(0o755)
+        return script
 
     def tree(self) -> list[psutil.Process]:
         """The worker's process and all below it."""

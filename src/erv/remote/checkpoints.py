@@ -123,6 +123,7 @@ class Keeping:
         self._stop.set()
         self._thread.join()
         if error is not None and not self._over():
+            self._stop.clear()
             self._look()  # what a stage that failed has reached isn't lost
 
     def _keep(self) -> None:

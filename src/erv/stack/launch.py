@@ -74,16 +74,22 @@ def serve_shared(pool: str) -> NoReturn:
 
     Raises:
         StackError: no Prefect server answers, no object store is named, or another clone's code would run.
+        StorageError: the store refuses this machine; a worker that it refuses would fail whatever it takes.
     """
     environment = _clone()
     _require_prefect(environment)
     if not environment.has_storage:
         raise StackError(f"a worker needs the object store; {remedy_for('S3', environment.workspace)}")
-    limit = _call([sys.executable, "-m", "flows.shared_pools", pool], environment).split()[-1]
+    from erv.storage.store import open_store
+
+    open_store(environment).list(f"s3://{environment.dvc_bucket}/remote/commits")
+    # Stages run in folders of their own, from which a relative path would lead elsewhere.
+    home = Path(os.environ.get("ERV_WORKER_HOME") or environment.state / "worker").resolve()
+    os.environ["ERV_WORKER_HOME"] = str(home)
+    limit = _call([sys.executable, "-m", "flows.shared_pools", pool], environment).strip().rpartition(": ")[2]
     sys.stderr.write(
         f"serving work pool {pool}: one stage at a time here, {limit} at a time over all workers"
-        f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in"
-        f" {os.environ.get('ERV_WORKER_HOME') or environment.state / 'worker'}\n"
+        f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in {home}\n"
     )
     options = ["--pool", pool, "--type", "process", "--limit", "1"]
     _become([*_prefect(), "worker", "start", *options], environment)
