@@ -156,7 +156,14 @@ def _train(
     with _parent_run(environment, flow_run_id, described) as parent:
         variables = _variables(flow_run_id, parent)
         placed = Placed(
-            environment, settings.machine, pools, forced, str(flow_run_id), variables, cancellation.asked
+            environment,
+            settings.machine,
+            everything,
+            pools,
+            forced,
+            str(flow_run_id),
+            variables,
+            cancellation.asked,
         )
         repro = _stage_runner(environment, variables, forced, unchanged, cancellation, stages, placed)
         reports = run_graph(

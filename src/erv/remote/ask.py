@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from erv import pipeline
@@ -35,6 +35,7 @@ def restorable_here(stage: PipelineStage, environment: Environment) -> bool:
 def prepare(
     environment: Environment,
     stage: PipelineStage,
+    upstream: Sequence[str],
     *,
     carry: bool,
     forced_by: str | None = None,
@@ -47,6 +48,7 @@ def prepare(
     Args:
         environment: of this clone.
         stage: what it depends on is up to date here.
+        upstream: the stages whose outputs it reads, from `erv.remote.placement.read_from`.
         carry: `machine.carry_changes`.
         forced_by: the flow run that wants it to run in any case; None if a known result will do.
         variables: for the stage.
@@ -64,9 +66,9 @@ def prepare(
     workspace = environment.workspace
     commit = commit_of(workspace)
     patch = changes_to_carry(workspace, carry=carry)
-    if stage.upstream:
+    if upstream:
         pipeline.push_outputs(
-            stage.upstream,
+            upstream,
             on_line=on_line,
             cancelled=cancelled,
             environment=child_environment(environment),
@@ -81,7 +83,7 @@ def prepare(
         files[LOCK] = (workspace / KEPT).read_text(encoding="utf-8")
     request = Request(
         stage=stage.name,
-        upstream=stage.upstream,
+        upstream=tuple(upstream),
         commit=commit,
         inputs=inputs,
         files=files,

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from erv.pipeline import PipelineStage, TargetError
+from erv.pipeline import PipelineStage, TargetError, read_stages
 from erv.remote.commit import CommitError, changes_to_carry, commit_of, git, patch_id
 from erv.remote.key import inputs_of_entry, stage_key
-from erv.remote.placement import places
+from erv.remote.placement import places, read_from
 from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.remote.request import Request, RequestError, read_request
+from tests.support.paths import ROOT
 
 
 class Clock:
@@ -62,6 +63,16 @@ def test_a_stage_counts_before_its_step() -> None:
     assert places(STAGES, {"grpo": "gpu", "grpo@r1": "cpu"}) == {"grpo@erv": "gpu", "grpo@r1": "cpu"}
     with pytest.raises(TargetError, match=r"machine\.placement names gpro, .* expected some of sft, grpo"):
         places(STAGES, {"gpro": "gpu"})
+
+
+def test_a_stage_needs_what_its_command_names() -> None:
+    """grpo depends on hashes of the manifests alone; sent without the manifests, it failed."""
+    stages = {stage.name: stage for stage in read_stages(ROOT)}
+    needed = read_from(stages["grpo@erv"], list(stages.values()))
+    assert {"ingest@mafw", "extract@dfew", "leakage", "sft", "train_erv"} <= set(needed)
+    assert not [name for name in needed if name.startswith(("validate", "distill", "evaluate", "grpo"))]
+    for stage in stages.values():
+        assert set(stage.upstream) <= set(read_from(stage, list(stages.values())))
 
 
 def test_the_key_is_of_the_inputs_alone() -> None:
