@@ -17,7 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
+.PHONY: help install demo sample test test-slow test-container test-distributed test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,10 +80,13 @@ run: install  ## Run the train flow on the running stack
 test: install  ## Fast tests and a tiny end-to-end run, on real servers
 	@# Two processes, so one torch thread each. Files are not split, because their tests share fixtures. They run
 	@# in order: the longest, the end-to-end run, comes first.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not container"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not container and not distributed"
 
 test-slow: install  ## Slow tests: kill -9 in the middle of training, two clones with equal hashes, ...
 	$(BIN)/python -m pytest -m slow
+
+test-distributed: install  ## A coordinator and two workers on real servers, killed, stopped, cut off and cancelled
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
 
 test-container: install  ## Build and run the image that serves a version; needs Docker or Podman
 	$(BIN)/python -m pytest -m container tests/container

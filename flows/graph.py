@@ -45,8 +45,12 @@ def run_graph(
     *,
     workers: int,
     cancelled: Callable[[], bool],
+    places: Mapping[str, str] | None = None,
+    limits: Mapping[str, int] | None = None,
 ) -> list[StageReport]:
     """Runs `stages` in parallel, at most `workers` at a time, each after everything it depends on.
+
+    Those that run elsewhere don't count: each place has a limit of its own.
 
     Of the stages that are ready, the one with the longest chain of stages behind it starts first, because the
     end of the flow waits for that chain.
@@ -57,8 +61,10 @@ def run_graph(
     Args:
         stages: the stages, each after its upstream.
         repro: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
-        workers: how many stages run at the same time.
+        workers: how many stages run at the same time on this machine.
         cancelled: whether to stop; `repro` looks at the same switch.
+        places: where stages run that don't run on this machine.
+        limits: how many run at the same time in each place.
 
     Returns:
         A report for every stage, in the order of `stages`.
@@ -75,16 +81,19 @@ def run_graph(
         needed = [up for up in stage.upstream if up in names]
         return stage.name not in futures and all(up in reports and is_done(reports[up]) for up in needed)
 
+    def has_room(stage: PipelineStage) -> bool:
+        place = (places or {}).get(stage.name)
+        running = sum((places or {}).get(name) == place for name in futures if name not in reports)
+        return running < (workers if place is None else (limits or {}).get(place, 1))
+
     while True:
-        running = len(futures) - len(reports)
         for stage in () if stopped or cancelled() else urgent:
-            if running < workers and ready(stage):
+            if ready(stage) and has_room(stage):
                 upstream = [futures[up] for up in stage.upstream if up in names]
                 future = _as_task(stage.name, repro).submit(wait_for=upstream)
                 future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
                 futures[stage.name] = future
-                running += 1
-        if not running:
+        if len(futures) == len(reports):
             break
         try:
             name = finished.get(timeout=_POLL_SECONDS)  # short, so that signals reach this thread

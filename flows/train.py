@@ -23,6 +23,7 @@ from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
+from erv.remote.placement import places
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.tracking import experiment_page, lock_entries
@@ -46,6 +47,7 @@ from flows.form import Override, ProfileName, StageName, StageNames, Workers
 from flows.given import Applied, Given, applied
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
+from flows.placed import Placed, ready
 from flows.results import includes, link_runs, publish_candidate, since_before, store_outputs
 from flows.summary import (
     KEPT_REPORT,
@@ -61,7 +63,7 @@ from flows.wanted import Wanted
 from flows.workspace import in_workspace
 
 WORKERS = 2
-MOST_WORKERS = 32  # threads; the flow's parameter sets how many stages run at a time
+MOST_WORKERS = 96  # threads, which mostly wait; the flow's parameter sets how many stages run at a time here
 
 
 @flow(
@@ -158,11 +160,27 @@ def run_pipeline(
         targets=wanted.names,
         started_by=origin.started_by(),
     )
+    pools = places(everything, settings.machine.placement)
+    sent = [s.name for s in stages if s.name in pools and unchanged.result(s.name) is None]
+    there = ready(environment, settings.machine, {pools[name] for name in sent})
     described.tags.update(given.tags)
     with _parent_run(environment, flow_run_id, described) as parent:
         given.keep()
-        repro = _stage_runner(environment, parent, flow_run_id, forced, unchanged, cancellation)
-        reports = run_graph(stages, repro, workers=workers, cancelled=cancellation.asked)
+        variables = _variables(flow_run_id, parent)
+        placed = Placed(
+            environment,
+            settings.machine,
+            everything,
+            pools,
+            forced,
+            str(flow_run_id),
+            variables,
+            cancellation.asked,
+        )
+        repro = _stage_runner(environment, variables, forced, unchanged, cancellation, stages, placed)
+        reports = run_graph(
+            stages, repro, workers=workers, cancelled=cancellation.asked, places=pools, limits=there
+        )
         if not all(map(is_done, reports)):  # else the summary has it
             logger.info("stages:\n%s", stage_table(reports))
         with meanwhile(functools.partial(store_outputs, environment, reports, cancellation)):
@@ -257,24 +275,33 @@ def _ask_unchanged(
         )
 
 
+def _variables(flow_run_id: UUID, parent: StageRun) -> dict[str, str]:
+    """What tells a stage which runs it belongs to."""
+    variables = {"ERV_FLOW_RUN_ID": str(flow_run_id)}
+    if parent.run_id:
+        variables["ERV_PARENT_RUN_ID"] = parent.run_id
+    return variables
+
+
 def _stage_runner(
     environment: Environment,
-    parent: StageRun,
-    flow_run_id: UUID,
+    variables: Mapping[str, str],
     forced: Collection[str],
     unchanged: Unchanged,
     cancellation: Cancellation,
+    stages: Sequence[PipelineStage],
+    placed: Placed,
 ) -> RunStage:
-    variables = child_environment(environment)
-    variables["ERV_FLOW_RUN_ID"] = str(flow_run_id)
-    if parent.run_id:
-        variables["ERV_PARENT_RUN_ID"] = parent.run_id
+    variables = child_environment(environment) | dict(variables)
+    by_name = {stage.name: stage for stage in stages}
 
     def run(name: str, on_line: Any) -> StageResult:
         known = unchanged.result(name)
         if known is not None:
             on_line(f"Stage '{name}' didn't change, skipping")
             return known
+        if name in placed.places:
+            return placed.run(by_name[name], on_line)
         repro = functools.partial(
             pipeline.repro,
             name,

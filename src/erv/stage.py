@@ -36,6 +36,8 @@ Arguments = argparse.Namespace
 Main = Callable[[Arguments, Settings, StageRun], None]
 
 NEEDED_BYTES = 500_000_000
+# Set by a worker of a work pool for the stages that it runs: the name of the pool.
+PLACED_VARIABLE = "ERV_PLACED_IN"
 # The option whose value distinguishes one matrix stage from its siblings, as in `grpo@erv`.
 _MATRIX_OPTIONS = ("dataset", "variant", "name")
 
@@ -101,6 +103,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
 
             keep_lock(environment.workspace)
         settings = load_settings(environment.workspace / "params.yaml")
+        _refuse_elsewhere(address, settings)
         _prepare(address, settings)
         others = require_locked(environment.workspace) if ranks.is_main() else ""
         if not ranks.is_launched():
@@ -140,6 +143,16 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         return 1 if full is None else _fail(address, full, 1)
     _close(run, "FINISHED", started)
     return 0
+
+
+def _refuse_elsewhere(address: str, settings: Settings) -> None:
+    pool = settings.machine.pool_of(address)
+    if pool is not None and os.environ.get(PLACED_VARIABLE) != pool:
+        raise ErvError(
+            f"machine.placement sends this stage to work pool {pool!r}, so it doesn't run here; `erv run"
+            f" {address}` sends it, {PLACED_VARIABLE}={pool} runs it here this once (`dvc checkout` brings"
+            " back outputs that DVC has removed)"
+        )
 
 
 def _workspace_environment() -> Environment | None:

@@ -28,6 +28,7 @@ DOCUMENTS = [
         "docs/data.md",
         "docs/humanomni.md",
         "docs/judges.md",
+        "docs/machines.md",
         "docs/metrics.md",
         "docs/paper.md",
         "docs/policies.md",

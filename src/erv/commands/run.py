@@ -44,6 +44,9 @@ from click.core import ParameterSource
 @click.option(
     "--worker", is_flag=True, help="Serve this clone's deployments in the foreground instead of running."
 )
+@click.option(
+    "--pool", metavar="POOL", help="With --worker: serve a work pool that other clones send stages to."
+)
 def command(
     targets: tuple[str, ...],
     only: str | None,
@@ -59,6 +62,7 @@ def command(
     replace: bool,
     cancel_waiting: bool,
     worker: bool,
+    pool: str | None,
 ) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
 
@@ -85,6 +89,8 @@ def command(
     given = source not in (None, ParameterSource.DEFAULT)
     if worker and given:
         raise click.UsageError("--workers goes with a run or with --deploy, which --worker then serves")
+    if pool is not None and not worker:
+        raise click.UsageError("--pool goes with --worker; stages are sent there by machine.placement")
     if replace and not deploy:
         raise click.UsageError("--replace goes with --deploy")
     if cancel_waiting and not deploy:
@@ -105,6 +111,8 @@ def command(
 
     if deploy:
         launch.deploy(workers=workers if given else None, replace=replace, cancel_waiting=cancel_waiting)
+    elif pool is not None:
+        launch.serve_shared(pool)
     elif worker:
         launch.serve()
     else:

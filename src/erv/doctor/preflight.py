@@ -40,6 +40,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         PipelineError: something else is missing; the message lists everything.
     """
     settings = load_settings(environment.workspace / "params.yaml")
+    here = [stage for stage in stages if settings.machine.pool_of(stage.name) is None]
     faults = [
         *_unplaced(settings, stages),
         *_libraries(environment.workspace),
@@ -47,8 +48,8 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
         *label_space_faults(environment.workspace, settings.datasets),
         *teacher_faults(environment.workspace, settings, stages),
         *_caption_judge(settings, stages),
-        *_unfitting(environment, settings, stages),
-        *_engine(environment, settings, stages),
+        *_unfitting(environment, settings, here),  # what other machines have can't be seen from here
+        *_engine(environment, settings, here),
         *_judges(environment, settings, stages),
         *_servers(environment),
         *_store(environment),

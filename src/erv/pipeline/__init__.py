@@ -19,6 +19,7 @@ from erv.pipeline.ancestry import (
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, quiet_dvc, read_changes
 from erv.pipeline.commit import commit_dependencies
 from erv.pipeline.dead_holders import release_dead_holders
+from erv.pipeline.given_entry import missing_from_remote, take_entry
 from erv.pipeline.graph import (
     PipelineStage,
     TargetError,
@@ -37,7 +38,9 @@ from erv.pipeline.run import (
     StageResult,
     dvc_command,
     one_pipeline_at_a_time,
+    pull_outputs,
     push,
+    push_outputs,
     repro,
     run_guarded,
 )
@@ -77,6 +80,7 @@ __all__ = [
     "keep_lock",
     "late_inputs",
     "lock_fault",
+    "missing_from_remote",
     "named",
     "named_in_parameters",
     "of_bundle",
@@ -84,7 +88,9 @@ __all__ = [
     "one_pipeline_at_a_time",
     "one_stage",
     "overlap",
+    "pull_outputs",
     "push",
+    "push_outputs",
     "quiet_dvc",
     "read_accepted",
     "read_changes",
@@ -98,5 +104,6 @@ __all__ = [
     "run_guarded",
     "select",
     "set_aside",
+    "take_entry",
     "written_paths",
 ]

@@ -4,7 +4,8 @@ COMMAND...`.
 The parent keeps the write end of the guard's standard input open. When that closes, because the parent wants
 the command stopped or was killed in any way, the guard stops everything the command started. It is gentle
 first: it sends SIGTERM to what the command runs (the stage below `dvc`), so that a stage can close its MLflow
-run and `dvc` can release its locks. After the grace time it kills everything.
+run and `dvc` can release its locks. After the grace time it kills everything. What is left when the command
+has ended is killed as well, even in a session of its own.
 Exits with the command's own code, or 128 + the signal that ended it.
 """
 
@@ -20,13 +21,19 @@ import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from erv.pipeline.process import GUARD_VARIABLE, SHELLS, become_subreaper, set_parent_death_signal
+from erv.pipeline.process import (
+    GRACE_SECONDS,
+    GUARD_VARIABLE,
+    SHELLS,
+    become_subreaper,
+    set_parent_death_signal,
+)
 
 if TYPE_CHECKING:
     import psutil
 
-GRACE_SECONDS = 10.0
 _STEP_SECONDS = 0.05
+_ORPHANS_SECONDS = 5.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
             break
     _kill_group(child.pid)  # a helper that outlived the command must not write later
     code = child.wait()
+    _kill_descendants()  # nor one in a session of its own
     return code if code >= 0 else 128 - code
 
 
@@ -130,6 +138,28 @@ def _kill_group(group: int) -> None:
     try:
         os.killpg(group, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
+        return
+
+
+def _kill_descendants() -> None:
+    """Kills what is left of what the command started; orphans have become our children."""
+    import psutil
+
+    deadline = time.monotonic() + _ORPHANS_SECONDS
+    while left := psutil.Process().children(recursive=True):
+        for process in left:
+            _signal(process.pid, signal.SIGKILL)
+        _reap()
+        if time.monotonic() > deadline:  # one that the kernel can't end now, in a broken file system, say
+            return
+        time.sleep(_STEP_SECONDS)
+
+
+def _reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
         return
 
 

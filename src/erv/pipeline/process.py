@@ -21,6 +21,7 @@ import threading
 from collections.abc import Iterable
 
 GUARD_VARIABLE = "ERV_GUARD_PID"
+GRACE_SECONDS = 10.0  # that the guard leaves a stage to end by itself
 SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "busybox"})
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

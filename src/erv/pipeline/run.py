@@ -23,6 +23,7 @@ from typing import IO, Any, Literal
 from erv.errors import ExitCode, full_disk_text
 from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
+from erv.pipeline.process import GRACE_SECONDS
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
 
 Outcome = Literal["ran", "restored", "unchanged"]
@@ -94,6 +95,7 @@ def repro(
     cancelled: Callable[[], bool] = lambda: False,
     pull: bool = False,
     force: bool = False,
+    grace: float = GRACE_SECONDS,
     environment: Mapping[str, str] | None = None,
     workspace: str | Path = ".",
 ) -> StageResult:
@@ -109,6 +111,7 @@ def repro(
             stopped.
         pull: also look for outputs and earlier runs in the remote, which must be reachable.
         force: run even if nothing changed.
+        grace: seconds that a stage that is to stop has to end by itself.
         environment: the environment of the command; this process's by default.
         workspace: the top of the repository.
 
@@ -125,7 +128,7 @@ def repro(
 
     def attempt(*, force: bool) -> Outcome:
         flags = [*(["--pull"] if pull and not force else []), *(["--force"] if force else [])]
-        return _repro_once(name, flags, on_line, cancelled, environment, workspace)
+        return _repro_once(name, flags, on_line, cancelled, grace, environment, workspace)
 
     try:
         outcome = attempt(force=force)
@@ -152,6 +155,7 @@ def _repro_once(
     flags: Sequence[str],
     on_line: Callable[[str], None],
     cancelled: Callable[[], bool],
+    grace: float,
     environment: Mapping[str, str] | None,
     workspace: str | Path,
 ) -> Outcome:
@@ -167,6 +171,7 @@ def _repro_once(
         what=name,
         on_line=note,
         cancelled=cancelled,
+        grace=grace,
         environment=environment,
         workspace=workspace,
     )
@@ -188,15 +193,52 @@ def push(
     workspace: str | Path = ".",
 ) -> None:
     """Stores every output of the current `dvc.lock`, and the run cache, in the remote."""
-    seen = _Transcript("push")
+    _transfer("push", ["--run-cache"], on_line, cancelled, environment, workspace)
+
+
+def push_outputs(
+    names: Sequence[str],
+    *,
+    run_cache: bool = False,
+    on_line: Callable[[str], None] = lambda _line: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    environment: Mapping[str, str] | None = None,
+    workspace: str | Path = ".",
+) -> None:
+    """Stores the outputs of some stages in the remote, and the run cache if asked."""
+    arguments = [*(["--run-cache"] if run_cache else []), *names]
+    _transfer("push", arguments, on_line, cancelled, environment, workspace)
+
+
+def pull_outputs(
+    names: Sequence[str],
+    *,
+    on_line: Callable[[str], None] = lambda _line: None,
+    cancelled: Callable[[], bool] = lambda: False,
+    environment: Mapping[str, str] | None = None,
+    workspace: str | Path = ".",
+) -> None:
+    """Fetches the outputs of some stages, as `dvc.lock` names them, from the remote."""
+    _transfer("pull", names, on_line, cancelled, environment, workspace)
+
+
+def _transfer(
+    verb: str,
+    arguments: Sequence[str],
+    on_line: Callable[[str], None],
+    cancelled: Callable[[], bool],
+    environment: Mapping[str, str] | None,
+    workspace: str | Path,
+) -> None:
+    seen = _Transcript(verb)
 
     def note(line: str) -> None:
         seen.add(line)
         on_line(line)
 
     code = run_guarded(
-        dvc_command("push", "--run-cache"),
-        what="dvc push",
+        dvc_command(verb, *arguments),
+        what=f"dvc {verb}",
         on_line=note,
         cancelled=cancelled,
         environment=environment,
@@ -217,16 +259,19 @@ def run_guarded(
     what: str,
     on_line: Callable[[str], None],
     cancelled: Callable[[], bool],
+    grace: float = GRACE_SECONDS,
     environment: Mapping[str, str] | None = None,
     workspace: str | Path = ".",
 ) -> int:
     """Runs `command` under `erv.pipeline.guard`, passing on its output line by line; returns its exit code.
 
+    When it is to stop, what it started has `grace` seconds to end by itself.
+
     Raises:
         StageCancelledError: `cancelled` returned True.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "erv.pipeline.guard", "--", *command],
+        [sys.executable, "-m", "erv.pipeline.guard", "--grace", str(grace), "--", *command],
         stdin=subprocess.PIPE,  # kept open: the guard stops everything when it closes
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -50,6 +50,10 @@ def _root(folder: str) -> str:
 Root = Annotated[str, AfterValidator(_root)]
 
 
+# As Prefect takes them, and short enough to be read.
+PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
 class ValidateMachine(Section):
     """`machine.validate`: processes that probe clips."""
 
@@ -116,6 +120,9 @@ class MachineSettings(Section):
         allowed_roots: absolute folders outside the local sources that links in them may lead to. Pinning
             checks it where a link ends. None by default. It counts for the folders of `erv predict`, too.
         feature_cache_gb: memory per process for the frozen towers' outputs, in GB.
+        placement: work pool of Prefect by stage (`grpo@erv`) or step (`grpo`): those run on its workers.
+        carry_changes: whether uncommitted changes go along with a placed stage, as a patch on record.
+        placement_wait_minutes: how long a placed stage waits while no worker serves its pool.
         price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
             nobody asks.
     """
@@ -124,6 +131,9 @@ class MachineSettings(Section):
     processes: PositiveInt
     allowed_roots: tuple[Root, ...] = ()
     feature_cache_gb: PositiveFloat
+    placement: dict[str, PoolName] = Field(default_factory=dict)
+    carry_changes: bool = False
+    placement_wait_minutes: PositiveFloat = 60.0
     price_per_hour: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine
@@ -148,6 +158,14 @@ class MachineSettings(Section):
                 f" {self.accelerate}; set static_decode: false, or accelerate to ddp or null"
             )
         return self
+
+    def pool_of(self, stage: str) -> str | None:
+        """The work pool that a stage is placed in; None if it runs here.
+
+        Args:
+            stage: as `dvc.yaml` names it, such as `grpo@erv`.
+        """
+        return self.placement.get(stage, self.placement.get(stage.partition("@")[0]))
 
     @property
     def layout(self) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from erv.environment import Environment, child_environment, load_environment
+from erv.environment import Environment, child_environment, load_environment, remedy_for
 from erv.errors import StackError
 from erv.settings import load_settings
 from erv.settings.overrides import overridden
@@ -79,6 +79,32 @@ def run_flow(
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
+def serve_shared(pool: str) -> NoReturn:
+    """Replaces this process by a Prefect worker for a work pool that several clones send stages to.
+
+    Raises:
+        StackError: no Prefect server answers, no object store is named, or another clone's code would run.
+        StorageError: the store refuses this machine; a worker that it refuses would fail whatever it takes.
+    """
+    environment = _clone()
+    _require_prefect(environment)
+    if not environment.has_storage:
+        raise StackError(f"a worker needs the object store; {remedy_for('S3', environment.workspace)}")
+    from erv.storage.store import open_store
+
+    open_store(environment).list(f"s3://{environment.dvc_bucket}/remote/commits")
+    # Stages run in folders of their own, from which a relative path would lead elsewhere.
+    home = Path(os.environ.get("ERV_WORKER_HOME") or environment.state / "worker").resolve()
+    os.environ["ERV_WORKER_HOME"] = str(home)
+    limit = _call([sys.executable, "-m", "flows.shared_pools", pool], environment).strip().rpartition(": ")[2]
+    sys.stderr.write(
+        f"serving work pool {pool}: one stage at a time here, {limit} at a time over all workers"
+        f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in {home}\n"
+    )
+    options = ["--pool", pool, "--type", "process", "--limit", "1"]
+    _become([*_prefect(), "worker", "start", *options], environment)
+
+
 def serve() -> NoReturn:
     """Replaces this process by a Prefect worker for the work pool of this clone.
 
@@ -124,6 +150,7 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
     for choice in _choices(environment, workers):
         _call([*_prefect(), "deploy", *choice], environment, **variables)
+    _call([sys.executable, "-m", "flows.shared_pools"], environment)
     after = deployments.deployed(environment)
     _plan(environment, after)
     for line in (

@@ -20,6 +20,7 @@ REFUSED = "AccessDenied"
 WRONG_KEY = {"InvalidAccessKeyId", "SignatureDoesNotMatch", REFUSED, "Forbidden", "403"}
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired", "RequestExpired"}
 MISSING = {"NoSuchKey", "NoSuchVersion", "NotFound", "404", "InvalidVersionId", "MethodNotAllowed"}
+SKEWED = {"RequestTimeTooSkewed"}
 # A conditional request whose condition does not hold.
 CHANGED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 
@@ -127,6 +128,8 @@ def _refusal(
             f"{uri}: {endpoint} refuses the key ({code}); check ERV_S3_ACCESS_KEY and ERV_S3_SECRET_KEY, "
             "or `.erv/stack.env`"
         )
+    if code in SKEWED:
+        return f"{uri}: the clock of this machine differs from that of {endpoint}; set it and run again"
     if code == "NoSuchBucket":
         bucket = uri.split("/")[2]
         ours = f"`{command_for('S3', workspace)}` creates ours"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
+# Of a stage that runs on a worker: its work pool, and the hash of the uncommitted changes that came along.
+_PLACED = {"ERV_PLACED_IN": "erv.placed_in", "ERV_PATCH": "erv.patch"}
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 
 
@@ -70,6 +72,7 @@ def open_run(
         all_tags[PARENT_TAG] = parent
     if flow := flow_run_id():
         all_tags[FLOW_TAG] = flow
+    all_tags.update({tag: os.environ[name] for name, tag in _PLACED.items() if os.environ.get(name)})
     all_tags.update({name: environment.mask(value) for name, value in (tags or {}).items()})
 
     import psutil

@@ -174,3 +174,35 @@ def test_workers_die_with_the_process_that_made_them(tmp_path: Path) -> None:
     process.kill()
     process.wait(60)
     wait_for(lambda: gone(worker))
+
+
+def test_nothing_survives_in_a_session_of_its_own(tmp_path: Path) -> None:
+    """It was left alone: only the process group of the command was killed."""
+    hidden = "import os, subprocess, sys; subprocess.Popen(['sleep', '300'], start_new_session=True)"
+    script = f"{hidden}; print(os.getpid(), flush=True)"
+    before = {process.pid for process in psutil.process_iter()}
+    command = [sys.executable, "-m", "erv.pipeline.guard", "--", sys.executable, "-c", script]
+    guard = subprocess.Popen(command, stdin=subprocess.PIPE)  # kept open: the guard stops when it closes
+    assert guard.wait(60) == 0
+    sleeping = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if process.pid not in before and process.info["cmdline"] == ["sleep", "300"]
+    ]
+    assert sleeping == []
+
+
+def test_a_stop_reaches_a_session_of_its_own(tmp_path: Path) -> None:
+    orphan = (
+        "import os, subprocess, sys; "
+        "p = subprocess.Popen(['sleep', '301'], start_new_session=True); "
+        "open(sys.argv[1], 'w').write(str(p.pid)); import time; time.sleep(300)"
+    )
+    pid = tmp_path / "pid"
+    command = [sys.executable, "-m", "erv.pipeline.guard", "--grace", "0.3", "--"]
+    guard = subprocess.Popen([*command, sys.executable, "-c", orphan, str(pid)], stdin=subprocess.PIPE)
+    wait_for(lambda: pid.exists() and pid.read_text())
+    hidden = psutil.Process(int(pid.read_text()))
+    guard.stdin.close()
+    wait_for(lambda: gone(hidden))
+    assert guard.wait(30) != 0

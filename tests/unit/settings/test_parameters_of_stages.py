@@ -323,7 +323,7 @@ def _leaves(key: str) -> set[str]:
     found: Any = PARAMS
     for part in key.split("."):
         found = found[part]
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not found:
         return {key}
     return {leaf for part in found for leaf in _leaves(f"{key}.{part}")}
 

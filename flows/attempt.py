@@ -1,0 +1,227 @@
+"""One attempt at a placed stage, as its coordinator sees it: asked for, watched, given up or cancelled."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from erv.environment import Environment
+from erv.errors import ErvError, StackError, StorageError
+from erv.pipeline import StageFailedError
+from erv.remote.board import WAITING_SECONDS, Board
+from erv.remote.pulse import DEAD_SECONDS, Watched
+from erv.remote.request import Request
+from erv.stack import flow_runs
+from flows.run_stage import NAME
+
+# From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
+CLAIM_SECONDS = 50.0
+_ENDED_SECONDS = 8.0  # the pulse stood still for that long after Prefect said that the run has ended
+_CANCEL_SECONDS = 12.0
+_PAUSE_SECONDS = 0.5
+
+
+class Lost(Exception):
+    """An attempt that no longer counts; another one is to begin."""
+
+
+class NoPoolError(StackError):
+    """Prefect has no such pool."""
+
+
+def no_pool(name: str) -> NoPoolError:
+    """What to do about a pool that Prefect doesn't have."""
+    return NoPoolError(
+        f"machine.placement names work pool {name!r}, which Prefect doesn't have; `erv run --worker --pool"
+        f" {name}` on the machine that is to serve it makes it"
+    )
+
+
+class Waiting:
+    """This coordinator's note on a board, as long as the block runs."""
+
+    def __init__(self, board: Board) -> None:
+        self._board, self._id = board, uuid.uuid4().hex
+        self._noted: float | None = None
+
+    def __enter__(self) -> Waiting:
+        self.note()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        with suppress(StorageError):
+            self._board.leave(self._id)
+
+    def note(self) -> None:
+        """Keeps the note fresh."""
+        now = time.monotonic()
+        if self._noted is None or now - self._noted > WAITING_SECONDS / 4:
+            self._board.wait(self._id)
+            self._noted = now
+
+    def others(self) -> bool:
+        """Whether another coordinator waits too; True if nobody can tell."""
+        try:
+            return self._board.others_wait(self._id)
+        except StorageError:
+            return True
+
+
+class Attempt:
+    """One attempt at a stage, as its coordinator sees it."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        board: Board,
+        request: Request,
+        attempt: int,
+        pool: str,
+        on_line: Callable[[str], None],
+    ) -> None:
+        self._environment, self._board, self._request = environment, board, request
+        self._attempt, self.pool, self._on_line = attempt, pool, on_line
+        self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
+        self._run: flow_runs.FlowRun | None = None
+        self._pieces = 0
+        self._away: str | None = None
+        self._worker: str | None = None
+
+    def _ask(self) -> flow_runs.FlowRun:
+        """Has Prefect hand the attempt to a worker; of several coordinators, all get the same flow run.
+
+        Raises:
+            NoPoolError: there is no deployment for the pool.
+            StackError: Prefect can't be reached.
+        """
+        key = self._board.key
+        parameters = {
+            "stage": self._request.stage,
+            "key": key,
+            "attempt": self._attempt,
+            "bucket": self._request.bucket,
+            "pool": self.pool,
+        }
+        name = f"{self._request.stage} {key[:8]} #{self._attempt}"
+        once = f"{self._request.bucket}:{key}:{self._attempt}"
+        run = flow_runs.start(self._environment, f"{NAME}/{self.pool}", parameters, name=name, once=once)
+        if run is None:
+            raise no_pool(self.pool)
+        self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")
+        return run
+
+    def is_queued(self) -> bool:
+        """Whether no worker has it yet."""
+        return self._worker is None and self._run is not None and self._run.state == "SCHEDULED"
+
+    def step(self) -> dict[str, Any] | None:
+        """Looks once.
+
+        Returns:
+            The result; None as long as there is none.
+
+        Raises:
+            Lost: the attempt no longer counts.
+            StorageError: the board can't be read.
+            StackError: Prefect can't be asked, and the board doesn't say enough.
+        """
+        pulse = self._board.pulse(self._attempt)
+        if pulse is not None:
+            self._tell(pulse)
+        still = self._pulse.look(None if pulse is None else int(pulse.get("count", 0)))
+        over = still > DEAD_SECONDS or (pulse is not None and bool(pulse.get("ended")))
+        if over and (result := self._board.result(self._attempt)) is not None:
+            return result
+        if (reason := self._board.superseded(self._attempt)) is not None:
+            raise Lost(reason)
+        if pulse is not None and still > DEAD_SECONDS:
+            self._lose(f"{self._worker} has given no sign of life for {still:.0f} s")
+        run = self._run = self._looked_at()
+        self._back()
+        if run.ended:
+            # The result, or the last pulse, may be a moment behind.
+            if (result := self._board.result(self._attempt)) is not None:
+                return result
+            if self._end.look(None if pulse is None else int(pulse.get("count", 0))) > _ENDED_SECONDS:
+                self._ended(run)
+        elif (
+            pulse is None
+            and run.state in flow_runs.HOLDING
+            and self._claim.look(0) > CLAIM_SECONDS * self._attempt
+        ):
+            self._lose("a worker took it and never began")
+        return None
+
+    def _looked_at(self) -> flow_runs.FlowRun:
+        if self._run is None:
+            return self._ask()
+        run = flow_runs.look(self._environment, self._run.id)
+        return run if run is not None else self._lose("its flow run was deleted")
+
+    def _ended(self, run: flow_runs.FlowRun) -> None:
+        if run.state == "CANCELLED":
+            self._board.supersede(self._attempt, "cancelled in Prefect")
+            raise StageFailedError(
+                f"{self._request.stage}: its run in work pool {self.pool!r} was cancelled in Prefect; run the"
+                " same command again"
+            )
+        self._lose(f"its flow run ended as {run.state.lower()} ({run.message or 'no reason is known'})")
+
+    def _lose(self, reason: str) -> NoReturn:
+        """Gives the attempt up, so that its worker stops should it wake up.
+
+        Raises:
+            Lost: always.
+        """
+        self._board.supersede(self._attempt, reason)
+        if self._run is not None and not self._run.ended:
+            with suppress(StackError):
+                flow_runs.set_state(self._environment, self._run.id, "CRASHED", reason, force=True)
+        raise Lost(reason)
+
+    def cancel(self, waiting: Waiting) -> None:
+        """Passes a cancellation on, unless somebody else waits for the stage; waits until it is over."""
+        if waiting.others():
+            self._on_line("somebody else waits for it too, so it goes on there")
+            return
+        run = self._run
+        if run is None:
+            return
+        with suppress(ErvError):
+            self._board.supersede(self._attempt, "cancelled by who asked for it")
+        with suppress(ErvError):
+            queued = run.state == "SCHEDULED"
+            state, message = "CANCELLED" if queued else "CANCELLING", "cancelled by who asked for it"
+            flow_runs.set_state(self._environment, run.id, state, message, force=queued)
+            until = time.monotonic() + _CANCEL_SECONDS
+            while time.monotonic() < until:
+                now = flow_runs.look(self._environment, run.id)
+                if now is None or now.ended:
+                    return
+                time.sleep(_PAUSE_SECONDS)
+        self._on_line("WARNING: its worker has not yet confirmed that it has stopped")
+
+    def away(self, error: ErvError) -> None:
+        """Tells once that a server is away; the attempt goes on meanwhile."""
+        if self._away is None:
+            self._away = str(error)
+            self._on_line(f"WARNING: {error}; the stage goes on, waiting")
+
+    def _back(self) -> None:
+        if self._away is not None:
+            self._away = None
+            self._on_line("all servers answer again")
+
+    def _tell(self, pulse: Mapping[str, Any]) -> None:
+        """Passes on what the stage has printed since the last look."""
+        if self._worker is None:
+            self._worker = str(pulse.get("worker"))
+            self._on_line(f"runs on {self._worker}")
+        while self._pieces < int(pulse.get("pieces", 0)):
+            text = self._board.read_log(self._attempt, self._pieces + 1)
+            self._pieces += 1
+            for line in (text or "").splitlines():
+                self._on_line(line)

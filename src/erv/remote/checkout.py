@@ -1,0 +1,136 @@
+"""The worker's copy of a commit, in which one attempt at one stage runs.
+
+A worker keeps one bare repository and one DVC cache in its home, and makes a checkout per attempt, so that
+attempts can't see each other's files. The checkout is removed when the attempt ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from erv.environment import Environment
+from erv.files import remove, write_text
+from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_id
+from erv.remote.request import Request
+from erv.stack.dvc_remote import write_dvc_remote, write_private
+from erv.storage.store import Store
+
+_REPOSITORY, _CACHE, _CHECKOUTS, _SOURCES = "repository.git", "cache", "checkouts", "sources"
+
+
+class Home:
+    """The folder that a worker keeps between stages.
+
+    Args:
+        folder: its path; several workers of one machine may share it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def cache(self) -> Path:
+        """DVC's cache of all checkouts."""
+        return self.folder / _CACHE
+
+    @property
+    def checkouts(self) -> Path:
+        """The folder of the checkouts."""
+        return self.folder / _CHECKOUTS
+
+    def fetch(self, store: Store, bucket: str, commit: str) -> Path:
+        """Makes sure that the home's repository has a commit.
+
+        Returns:
+            The repository.
+
+        Raises:
+            CommitError: the bundle is damaged.
+            StorageError: it can't be fetched.
+        """
+        repository = self.folder / _REPOSITORY
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder / "repository.lock"):
+            if not (repository / "HEAD").is_file():
+                remove(repository)
+                git(self.folder, "init", "--quiet", "--bare", str(repository))
+                # Nothing that a checkout still borrows may be dropped.
+                git(repository, "config", "gc.auto", "0")
+            if _has(repository, commit):
+                return repository
+            with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+                file = store.download(bundle_uri(bucket, commit), Path(folder) / "commit.bundle")
+                git(repository, "fetch", "--quiet", "--no-tags", str(file), f"+{REF}:refs/erv/{commit}")
+            if not _has(repository, commit):
+                raise CommitError(f"{bundle_uri(bucket, commit)}: has another commit; delete that object")
+        return repository
+
+    @contextlib.contextmanager
+    def checkout(self, store: Store, environment: Environment, request: Request, name: str) -> Iterator[Path]:
+        """Yields a folder with the files of a request, ready for DVC, and removes it.
+
+        It stays if MLflow could not be told all about a run in it: `leftovers` finds it.
+
+        Args:
+            store: of DVC's remote.
+            environment: the worker's, with the buckets of the request.
+            request: what to run.
+            name: of the folder.
+        """
+        folder = self.checkouts / name
+        remove(folder)
+        self.checkouts.mkdir(parents=True, exist_ok=True)
+        try:
+            repository = self.fetch(store, request.bucket, request.commit)
+            git(self.folder, "clone", "--quiet", "--shared", "--no-checkout", str(repository), str(folder))
+            git(folder, "checkout", "--quiet", "--detach", request.commit)
+            if request.patch is not None:
+                _apply(folder, request)
+            for path, text in request.files.items():
+                write_text(text, folder / path)
+            self._set_up(environment, folder)
+            yield folder
+        finally:
+            if not _undelivered(folder):
+                remove(folder)
+
+    def leftovers(self) -> list[Path]:
+        """The checkouts of attempts that have ended without telling MLflow all."""
+        return [path for path in sorted(self.checkouts.glob("*")) if _undelivered(path)]
+
+    def _set_up(self, environment: Environment, folder: Path) -> None:
+        import dataclasses
+
+        state = folder / ".erv"
+        state.mkdir(mode=0o700, exist_ok=True)
+        sources = self.folder / _SOURCES
+        sources.mkdir(exist_ok=True)
+        if not (state / _SOURCES).exists():  # a cache by content, which all may share
+            (state / _SOURCES).symlink_to(sources)
+        write_private(folder / ".dvc" / "config.local", f"[cache]\n    dir = {self.cache}\n")
+        write_dvc_remote(dataclasses.replace(environment, workspace=folder))
+
+
+def _apply(folder: Path, request: Request) -> None:
+    assert request.patch is not None
+    if patch_id(request.patch) != request.patch_id:
+        raise CommitError("the patch of the request isn't what its hash says; run again")
+    given = request.patch.encode("utf-8", "surrogateescape")
+    git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=given)
+
+
+def _has(repository: Path, commit: str) -> bool:
+    try:
+        git(repository, "cat-file", "-e", f"{commit}^{{commit}}")
+    except CommitError:
+        return False
+    return True
+
+
+def _undelivered(folder: Path) -> bool:
+    return any((folder / ".erv" / "spool").glob("*/run.json"))

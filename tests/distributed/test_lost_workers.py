@@ -1,0 +1,146 @@
+"""Workers that are killed or stopped: noticed within a minute, and another goes on where they were."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from erv.environment import Environment
+from tests.distributed.topology import Clone, Worker, gone, runs_of_pool, wait_until
+
+pytestmark = [pytest.mark.distributed, pytest.mark.integration]
+
+
+@pytest.fixture
+def slow(clone: Clone) -> Clone:
+    """A clone whose stage takes a while."""
+    clone.control("tune", "30 1")
+    clone.commit()
+    return clone
+
+
+def test_a_killed_worker(slow: Clone, new_worker: Callable[..., Worker], stack: Environment) -> None:
+    """With -9, its whole tree, in the middle of training."""
+    one, two = new_worker(), new_worker()
+    run = slow.start("run")
+    try:
+        run.wait_for("kept checkpoint-", 120)
+        busy, idle = (one, two) if one.flow_processes() else (two, one)
+        killed = busy.signal(signal.SIGKILL)
+        at = time.monotonic()
+        run.wait_for("another worker is asked", 90)
+        assert time.monotonic() - at < 60
+        run.wait_for(f"runs on {_host()}:{idle.home}", 90)
+        assert run.process.wait(240) == 0, run.text() + idle.background.text()
+    finally:
+        run.end()
+    assert gone(killed)
+    assert "goes on from a checkpoint of an earlier attempt" in run.text()
+    assert "3 stages: 3 ran" in run.text()
+    _steps_are_not_repeated(run.text())
+    assert (slow.folder / "trained/weights.txt").read_text().startswith("30 steps")
+    assert "up to date" in slow.dvc("status")
+    states = [item["state_type"] for item in runs_of_pool(stack)][-2:]
+    assert sorted(states) == ["COMPLETED", "CRASHED"], "no run is left pending or running"
+
+
+def test_a_stopped_worker(slow: Clone, new_worker: Callable[..., Worker]) -> None:
+    """SIGSTOP: it gives no sign of life, and when it wakes up it changes nothing."""
+    one, two = new_worker(), new_worker()
+    run = slow.start("run")
+    try:
+        run.wait_for("kept checkpoint-", 120)
+        busy, idle = (one, two) if one.flow_processes() else (two, one)
+        stopped = busy.signal(signal.SIGSTOP)
+        at = time.monotonic()
+        run.wait_for("another worker is asked", 90)
+        assert time.monotonic() - at < 60
+        run.wait_for(f"runs on {_host()}:{idle.home}", 90)
+        for process in stopped:
+            process.send_signal(signal.SIGCONT)
+        below = [p for p in stopped if p.pid != busy.background.process.pid]
+        took = wait_until(lambda: gone(below), 30, "the end of what had been stopped")
+        print(f"the woken attempt ended after {took:.0f} s")
+        assert run.process.wait(240) == 0, run.text()
+    finally:
+        run.end()
+    assert "3 stages: 3 ran" in run.text()
+    assert "up to date" in slow.dvc("status")
+    assert list((busy.home / "checkouts").iterdir()) == []
+
+
+def test_a_worker_that_is_killed_between_claim_and_start(
+    slow: Clone, new_worker: Callable[..., Worker], stack: Environment
+) -> None:
+    slow.control("tune", "3 0.2")
+    slow.commit()
+    one = new_worker()
+    run = slow.start("run")
+    try:
+        wait_until(lambda: one.flow_processes(), 120, "the claim")
+        killed = one.signal(signal.SIGKILL)
+        assert "starts at step" not in run.text()
+        two = new_worker()
+        at = time.monotonic()
+        run.wait_for("another worker is asked", 120)
+        print(f"noticed after {time.monotonic() - at:.0f} s")
+        assert run.process.wait(240) == 0, run.text() + two.background.text()
+    finally:
+        run.end()
+    assert gone(killed)
+    assert "3 stages: 3 ran" in run.text()
+    assert "RUNNING" not in {item["state_type"] for item in runs_of_pool(stack)}
+    assert "PENDING" not in {item["state_type"] for item in runs_of_pool(stack)}
+
+
+def test_an_abandoned_run_of_another_clone_holds_the_only_slot(
+    slow: Clone,
+    new_clone: Callable[..., Clone],
+    new_worker: Callable[..., Worker],
+    stack: Environment,
+) -> None:
+    """Its worker and its coordinator are gone; whoever waits for the slot frees it."""
+    other = new_clone(slow.environment.dvc_bucket)
+    other.control("tune", "60 1")
+    other.commit()
+    one = new_worker()
+    set_limit(slow, 1)
+    abandoned = other.start("run")
+    try:
+        abandoned.wait_for("step 2", 120)
+        abandoned.process.kill()
+        one.signal(signal.SIGKILL)
+    finally:
+        abandoned.end()
+    two = new_worker()
+    slow.control("tune", "2 0.2")
+    slow.commit()
+    run = slow.start("run")
+    try:
+        run.wait_for("freed a slot of work pool 'gpu' that tune held", 150)
+        assert run.process.wait(240) == 0, run.text() + two.background.text()
+    finally:
+        run.end()
+        set_limit(slow, 4)
+    assert "3 stages: 3 ran" in run.text()
+
+
+def set_limit(clone: Clone, limit: int) -> None:
+    clone.prefect("prefect", "work-pool", "set-concurrency-limit", "gpu", str(limit))
+
+
+def _steps_are_not_repeated(text: str) -> None:
+    """But for those since the last checkpoint that had reached the store."""
+    steps = [int(step) for step in re.findall(r"\bstep (\d+)$", text, re.MULTILINE)]
+    assert set(steps) >= {1, 30}
+    assert len(steps) - len(set(steps)) <= 12, steps
+
+
+def _host() -> str:
+    import platform
+
+    return platform.node()

@@ -1,0 +1,53 @@
+"""A placed stage runs on a worker, and its result is as if it had run here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from erv.environment import Environment
+from tests.distributed.topology import Clone, Worker, runs_of_pool
+
+pytestmark = [pytest.mark.distributed, pytest.mark.integration]
+
+
+def test_it_runs_there_and_comes_back(
+    stack: Environment, clone: Clone, new_clone: Callable[..., Clone], new_worker: Callable[..., Worker]
+) -> None:
+    worker = new_worker()
+    done = clone.erv("run", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
+    said = done.stdout + done.stderr
+    assert "3 stages: 3 ran" in said
+    assert "starts at step 0" in said, "its log streams into the parent's"
+    assert f":{worker.home}" in said, "and says where it runs"
+    assert (clone.folder / "trained/weights.txt").read_text() == f"3 steps {_seed(clone)}\n"
+    assert "up to date" in clone.dvc("status")
+    # Nothing of it ran here, nothing is left there, and what nobody needs is gone from the store.
+    assert not (clone.folder / ".erv/checkpoints").exists()
+    assert list((worker.home / "checkouts").iterdir()) == []
+    assert not [key for key in clone.objects() if "checkpoint" in key or "pulse" in key or "log/" in key]
+    (run,) = clone.runs()["tune"]
+    assert run.info.status == "FINISHED"
+    (parent,) = clone.runs()["train"]
+    assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert run.data.tags["erv.placed_in"] == "gpu"
+    assert parent.data.tags["erv.run.tune"] == run.info.run_id
+    assert run.data.tags["erv.git_commit"] == clone.head()
+    count = len(runs_of_pool(stack))
+    again = clone.erv("run")
+    assert "3 stages: 3 unchanged" in again.stdout, again.stdout
+    assert len(runs_of_pool(stack)) == count
+    # The same as on this machine: a clone without placement.
+    local = new_clone()
+    local.place("{}")
+    local.commit()
+    local.erv("run")
+    assert (local.folder / "dvc.lock").read_text() == (clone.folder / "dvc.lock").read_text()
+
+
+def _seed(clone: Clone) -> str:
+    import yaml
+
+    return str(yaml.safe_load((clone.folder / "params.yaml").read_text())["seed"])
