@@ -42,6 +42,7 @@ def champion(scratch: Scratch, quality: str, number: str) -> None:
 def test_the_champion_is_followed(scratch: Scratch, tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mp4").read_bytes()
     arguments = ["serve", "--port", "0", "--device", "cpu", "--look-every", "0.5"]
+    arguments += ["--per-minute", "1000000", "--burst", "1000"]  # two who ask without a pause
     with program(arguments, tmp_path / "log", folder=scratch.folder, more=scratch.variables()) as running:
         stop = threading.Event()
         answers: list[tuple[int, str]] = []
