@@ -243,6 +243,29 @@ def test_an_answer_has_the_highest_score_in_the_space_of_its_data_set(
         assert answer.scores[names.get(emotion, emotion)] > 0.5
 
 
+def test_a_data_set_that_the_version_was_not_tested_with_is_refused(
+    predictor: Predictor, folder: Path, tmp_path: Path
+) -> None:
+    """It selects the emotions; another one was answered as if nothing had been said."""
+    clip = "anger.mp4"
+    (refused,) = streamed(predictor, Request(clip=clip, dataset="xyz"))[0]
+    assert refused == Error(
+        "this version was tested with mafw, not with 'xyz'; name one of those as dataset, or leave it out",
+        "clip",
+    )
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    serving = json.loads((bundle / "serving.json").read_text())
+    del serving["datasets"]
+    (bundle / "serving.json").write_text(json.dumps(serving))
+    silent = Predictor(bundle, ServedClips((folder / "clips").resolve()))
+    (refused,) = streamed(silent, Request(clip=clip, dataset="mafw"))[0]
+    assert refused == Error(
+        "this version does not say which data sets it was tested with; leave dataset out", "clip"
+    )
+    (row,) = predictor.predict([ClipInput(clip, dataset="xyz")])
+    assert (row["answer"], row["error"]) == ("anger", None), "a table may be about another data set"
+
+
 def test_a_cancelled_row_stops_and_the_others_go_on(predictor: Predictor) -> None:
     def cancelled(row: int, said: list[Event]) -> bool:
         return row == 0 and len(said) > 5

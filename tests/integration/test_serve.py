@@ -391,6 +391,7 @@ def test_an_explanation_as_it_is_written(client: httpx.Client) -> None:
         ({"clip": "anger.mp4", "prompt": "<video> what?"}, "placeholder"),
         ({"clip": "anger.mp4", "prompt": "x" * 5000}, "longer than"),
         ({"clip": "anger.mp4", "audio": base64.b64encode(b"no sound").decode()}, ""),
+        ({"clip": "anger.mp4", "dataset": "xyz"}, "tested with mafw, not with 'xyz'"),
         ({"clip": "anger.mp4", "colour": "red"}, "colour: there is no such field here"),
         ({}, "one of the two"),
     ],

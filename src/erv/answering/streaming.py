@@ -159,6 +159,19 @@ class Streaming:
             text = getattr(request, name)
             if text is not None and not is_whole(text):
                 raise ClipError(f"the {name} has {HALVED}")
+        self._check_dataset(request.dataset)
+
+    def _check_dataset(self, dataset: str | None) -> None:
+        """Refuses one without a label space here; a table may have others, whose answers are read by all."""
+        tested = self._predictor.datasets
+        if dataset is None or dataset in tested:
+            return
+        if not tested:
+            raise ClipError("this version does not say which data sets it was tested with; leave dataset out")
+        raise ClipError(
+            f"this version was tested with {', '.join(tested)}, not with {dataset[:50]!r}; name one of those"
+            " as dataset, or leave it out"
+        )
 
     def _question(self, request: Request) -> str | None:
         """What the policy is asked, None for what it is asked about every clip; raises ClipError."""

@@ -25,7 +25,7 @@ import click
     help="A bundle in a folder instead, such as models/candidate; needs no registry.",
 )
 @click.option(
-    "--dataset", help="The data set that the clips are like; where the question lists its emotions."
+    "--dataset", help="The data set that the clips are like, whose emotions count; one of the version's."
 )
 @click.option("--subtitle", help="What is said in the clips; where the question has a place for it.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
