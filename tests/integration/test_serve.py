@@ -414,7 +414,12 @@ def test_bodies_that_are_no_question(client: httpx.Client) -> None:
     in_json = {"Content-Type": "application/json"}
     for content in (b"{", b"[" * 100_000, b"\xff", b""):
         assert client.post("/explain", content=content, headers=in_json).status_code == 400
-    assert client.post("/explain", content=b"x").status_code == 415
+    for more in ({}, {"content": b"x"}, {"data": {"clip": "anger.mp4"}}):
+        neither = client.post("/explain", **more)
+        assert neither.status_code == 415
+        assert "or a form (multipart/form-data)" in neither.json()["error"]["message"]
+    other = client.post("/v1/chat/completions").json()["error"]["message"]
+    assert other == "send JSON, with the Content-Type application/json"
     forms: list[dict[str, Any]] = [
         {"files": [("content", b"a"), ("content", b"b")]},
         {"files": {"content": b""}},
