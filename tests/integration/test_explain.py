@@ -42,7 +42,7 @@ def test_programs_get_a_line_per_clip(folder: Path, tmp_path: Path) -> None:
     assert run.stderr == ""
     angry, broken, happy = map(json.loads, run.stdout.splitlines())
     assert [item["clip"] for item in (angry, broken, happy)] == clips
-    assert broken["error"] == "container can't be read: it begins like no known video format"
+    assert broken["error"] == "container can't be read: not a known video format"
     predictor = Predictor(folder / "bundle", ServedClips(folder))
     for item, emotion in ((angry, "anger"), (happy, "happiness")):
         (row,) = predictor.predict([ClipInput(f"{emotion} #1%20ü.mp4")])

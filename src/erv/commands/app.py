@@ -130,10 +130,15 @@ def export_command(output: Path) -> None:
 
     done = export(_folder(load_environment()), output)
     if done.without_clip:
-        click.echo(f"left out {done.without_clip} whose clip was not kept")
+        click.echo(f"skipped {_answers(done.without_clip)} whose clip was not kept")
     if done.without_text:
-        click.echo(f"left out {done.without_text} that nobody approved or corrected")
-    click.echo(f"wrote {done.rows} clips with their explanations to {output}")
+        click.echo(f"skipped {_answers(done.without_text)} that nobody approved or corrected")
+    clips = "1 clip with its explanation" if done.rows == 1 else f"{done.rows} clips with their explanations"
+    click.echo(f"wrote {clips} to {output}")
+
+
+def _answers(count: int) -> str:
+    return f"{count} answer{'' if count == 1 else 's'}"
 
 
 def _folder(environment: Environment) -> Path:

@@ -110,7 +110,7 @@ class _OfEngine(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         engine = self._engine
-        yield GaugeMetricFamily("erv_waiting", "Requests that wait.", value=engine.waiting)
+        yield GaugeMetricFamily("erv_waiting", "Waiting requests.", value=engine.waiting)
         yield GaugeMetricFamily("erv_answering", "Requests that are being answered.", value=engine.answering)
         yield GaugeMetricFamily("erv_ready", "Whether requests are answered.", value=float(engine.ready))
         yield GaugeMetricFamily("erv_started_seconds", "When the server was started.", value=self._since)
