@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import http.client
 import io
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -857,6 +859,26 @@ def test_the_page(served: Served, tmp_path: Path) -> None:
                 assert seen.foreign == []
 
 
+def test_the_sample_of_the_page_runs(
+    client: httpx.Client, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It imported nothing, and had no clip."""
+    found = re.search(r'aria-label="With OpenAI.s client"><code>(.*?)</code>', client.get("/docs").text, re.S)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes((folder / "clips/anger.mp4").read_bytes())
+    exec(html.unescape(found[1]).replace('"KEY"', f'"{KEY}"'), {})
+    assert capsys.readouterr().out == f"{COMPLETIONS['anger']}\n"
+
+
+def test_metrics_have_no_times_of_their_making(client: httpx.Client) -> None:
+    client.post("/explain", json={"clip": "anger.mp4"})
+    text = client.get("/metrics").text
+    assert "erv_answers_total" in text
+    assert "_created" not in text
+
+
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     arguments = ["serve", "--bundle", str(folder / "talking"), "--port", "0", "--device", "cpu"]
     variables = {
@@ -875,7 +897,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
                 assert KEY.encode() not in (process / "environ").read_bytes(), "the model needs no key"
         assert running.end() == 0
     said = (tmp_path / "log").read_text()
-    assert said.startswith(f"talking answers at {running.address}\n")
+    assert said.startswith(f"loading {folder}/talking ...\ntalking answers at {running.address}\n")
     assert KEY not in said
 
 
@@ -915,6 +937,7 @@ def test_a_command_that_cannot_serve(
         check=False,
     )
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith("error: ")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    *before, error = done.stderr.splitlines()
+    assert before == (["loading . ..."] if "--bundle" in arguments else [])
+    assert error.startswith("error: ")
+    assert said in error

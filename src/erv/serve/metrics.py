@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +42,7 @@ class Metrics:
     """
 
     def __init__(self, engine: Engine) -> None:
+        disable_created_metrics()  # a second series for each, which nobody reads
         self._registry = CollectorRegistry()
         self._registry.register(_OfEngine(engine))
         self._requests = Counter(
