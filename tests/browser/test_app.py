@@ -310,7 +310,7 @@ def test_two_versions_side_by_side_and_blind(
     assert place.kept == [lines[0]["clip"]["kept"]]
     monkeypatch.chdir(place.folder)
     done = CliRunner().invoke(command, ["export", str(tmp_path / "round-2")])
-    assert done.output.splitlines()[-1].startswith("wrote 1 clips with their explanations to ")
+    assert done.output.splitlines()[-1].startswith("wrote 1 clip with its explanation to ")
     assert "happiness" in (tmp_path / "round-2/EMER.csv").read_text()
 
 

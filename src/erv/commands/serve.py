@@ -89,8 +89,10 @@ def command(
     source: Source
     if bundle is not None:
         source = FolderSource(bundle)
+        click.echo(f"loading {bundle} ...", err=True)
     else:
         source = RegistrySource(partial(resolved_version, model, environment), environment)
+        click.echo(f"loading {source.newest().partition(' ')[0]} ...", err=True)
 
     def start(version: Version) -> Answerer:
         return Answerer(
