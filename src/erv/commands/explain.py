@@ -65,11 +65,12 @@ def command(
     head: dict[str, str | None] = dict.fromkeys(("model", "version", "bundle"))
     if opened is not None:
         head = {"model": opened.name, "version": opened.number, "bundle": opened.digest}
+    folder = None if opened is None else opened.folder
     terminal = sys.stdout.isatty() and not as_json
     failed = 0
     log = environment.state / "explain.log"
     request = Request(dataset=dataset, subtitle=subtitle)
-    for asked in explained(opened and opened.folder, clips, request, device=device, log=log):
+    for asked in explained(folder, clips, request, device=device, log=log):
         name = shown(asked.clip)
         told = Told(name, terminal=terminal, write=lambda text: click.echo(text, nl=False))
         if not as_json:

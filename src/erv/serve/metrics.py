@@ -42,7 +42,8 @@ class Metrics:
     """
 
     def __init__(self, engine: Engine) -> None:
-        disable_created_metrics()  # a second series for each, which nobody reads
+        # A second series for each, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(_OfEngine(engine))
         self._requests = Counter(
