@@ -34,7 +34,8 @@ def spellings(space: LabelSpace, answer: str) -> dict[str, tuple[str, ...]]:
 
     Returns:
         Per label its name and its other words, each once; the answer itself is among those of its label, also
-        where the space accepts it for its punctuation or as a list.
+        where the space accepts it for its punctuation or as a list. One that the space doesn't know comes
+        last, as a label of its own: without it, the others would seem to be what the policy is sure of.
     """
     own = space.normalize(answer)
     found = {}
@@ -42,7 +43,7 @@ def spellings(space: LabelSpace, answer: str) -> dict[str, tuple[str, ...]]:
         written = [answer] if name == own else []
         written += [_in_capitals_of(answer, word) for word in (name, *space.words_of(name))]
         found[name] = tuple(dict.fromkeys(written))
-    return found
+    return found if own is not None else {**found, answer: (answer,)}
 
 
 def _letters(text: str) -> str:
