@@ -1,0 +1,47 @@
+"""The commands of a study, on a workspace with a study and without servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from erv.commands.study import command
+from erv.errors import ErvError
+from erv.study.plan import Study, read_study
+from tests.support.large_study import write_large_study
+from tests.support.paths import ROOT
+
+POLICIES = ("sft", "r1_omni", "erv")
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A study of three policies; the working folder is its workspace."""
+    for name in [name for name in os.environ if name.startswith(("ERV_", "MLFLOW_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    folder = Path("studies/first")
+    write_large_study(folder, policies=POLICIES, clips=6, raters=4, overlap=2, ratings=False, checks=1)
+    return read_study(folder)
+
+
+def erv_study(*arguments: str) -> Result:
+    result = CliRunner().invoke(command, arguments)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_a_simulated_strength_that_is_left_out_is_zero_and_said(study: Study) -> None:
+    said = erv_study("simulate", "first", "--strength", "erv=0.5", "--strength", "sft=0").output
+    assert said.splitlines()[0] == "strength 0 for r1_omni, which no --strength names"
+    assert "r1_omni over erv: planted 0.394, found" in said
+    with pytest.raises(
+        ErvError, match="--strength r1-omni=0.2: expected a policy of the study: erv, r1_omni, sft"
+    ):
+        erv_study("simulate", "first", "--strength", "r1-omni=0.2")
