@@ -12,7 +12,7 @@ import click
     "strengths",
     multiple=True,
     metavar="POLICY=NUMBER",
-    help="In natural logarithms of odds; 0 for policies that are left out. One 1 above another wins 73 of 100.",
+    help="In natural logarithms of odds; 0 if left out. A policy 1 above another wins 73 of 100.",
 )
 @click.option("--ties", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Share of ties.")
 @click.option(
@@ -63,7 +63,6 @@ def command(
         click.echo(f"strength 0 for {', '.join(unnamed)}, which no --strength names")
     strengths_of = {policy: known.get(policy, 0.0) for policy in policies}
     model = Model(strengths_of, ties=ties, alpha=alpha, careless=careless)
-    model.check(policies)
     folder = load_environment().workspace / ".erv" / "studies" / "simulated" / study.name
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
     for line in rehearse(study, folder, model, raters=raters, seed=seed, level=level):
