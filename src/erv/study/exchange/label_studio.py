@@ -172,11 +172,11 @@ def _interface(study: Study, kind: Kind) -> str:
     for place in (FIRST, SECOND) if kind == "pair" else (FIRST,):
         ElementTree.SubElement(hidden, "Header", value=place)
         ElementTree.SubElement(hidden, "Text", name=place, value=f"${place}")
-        ElementTree.SubElement(hidden, "Text", name=f"{place}_answer", value=f"${place}_answer")
     if kind == "pair":
         choices = {choice: choice for choice in (FIRST, SECOND, TIE)}
         _question(hidden, "preferred", texts.questions["preferred"], choices)
     else:
+        ElementTree.SubElement(hidden, "Text", name=f"{FIRST}_answer", value=f"${FIRST}_answer")
         for rated, name in RATED.items():
             ElementTree.SubElement(hidden, "Header", value=texts.questions[f"ratings.{rated}"])
             ElementTree.SubElement(
