@@ -108,6 +108,32 @@ def test_a_rater_can_be_left_out_by_hand(found: dict, study: Study) -> None:
         measure(study, {}, level, Rules(without=("nobody",)))
 
 
+def test_who_was_not_checked_yet_has_not_passed(tmp_path: Path) -> None:
+    """Nobody of six has come to the attention checks, which were the last items, but one."""
+    folder = write_large_study(tmp_path / "begun", clips=12, raters=6, ratings=False)
+    study, base = read_study(folder), Answerbase(f"sqlite:///{tmp_path}/begun.db")
+    database, key = Database(base, study), read_key(study)
+    for number, invitation in enumerate(database.invite(6)):
+        rater = database.enter(invitation.token)
+        for name in rater.items:
+            item, codes = study.item(name), {policy: c for c, policy in key.items[name].policies.items()}
+            if item.role == "main" or number == 0:
+                preferred = codes["erv"] if item.expected is None else item.expected.preferred
+                database.add(
+                    rater, name, {"emotion": "anger", "preferred": preferred}, 1.0, f"{rater.id}-{name}"
+                )
+    write_answers(database.log(), study)
+    base.close()
+    found = measure(study, {}, LEVEL, Rules())
+    assert sorted(str(one["passed"]) for one in found["checks"]["raters"].values()) == ["None"] * 5 + ["True"]
+    assert found["checks"]["failed"] == []
+    pair = found["passed"]["preference"]["pairs"]["sft-erv"]
+    assert (pair["raters"], pair["checked"], found["passed"]["checked"]) == (6, 1, 1)
+    page = page_of(found)
+    assert (page.count("not checked yet"), page.count(">passed<")) == (5, 1)
+    assert "Only 1 rater of 6 answered a check so far: the figures" in page
+
+
 def test_judges_are_compared_with_people(found: dict) -> None:
     by_name = found["passed"]["instruments"]
     right, wrong, silent = (by_name[name]["preference"] for name in ("right", "wrong", "silent"))

@@ -60,7 +60,7 @@ def page_of(found: Mapping[str, Any]) -> str:
             asked=_ASKED,
             verdicts=verdicts(counted, names),
             charts=_charts(counted, names),
-            few=counted["raters"] < LEAST_RATERS,
+            few=counted["checked"] < LEAST_RATERS,
             level=f"{100 * found['confidence']:g}%",
             palette=stylesheet(),
             verifier=VERIFIER,

@@ -51,7 +51,8 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
 
     Returns:
         `passed`: the figures without the raters that failed checks, which count. `everyone`: those of all
-        raters. Both have `answers` (to main items), `raters`, `clips`, `preference`, `ratings`, `emotions`,
+        raters. Both have `answers` (to main items), `raters`, `checked` (those of them who have answered a
+        check), `clips`, `preference`, `ratings`, `emotions`,
         `reliability`, `position` and `instruments`. Besides `checks`, `times`, and what they were made from.
 
     Raises:
@@ -110,6 +111,7 @@ def _figures(
     return {
         "answers": len(people.seen),
         "raters": len({one.rater for one in people.seen}),
+        "checked": len({one.rater for one in people.seen} & people.checked),
         "clips": len(people.clips),
         "preference": preferences_of(people, draws),
         "ratings": ratings_of(people, draws),
