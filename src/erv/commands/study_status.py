@@ -12,7 +12,8 @@ def command(name: str, as_json: bool) -> None:
     """Say who was invited to the study NAME, who has answered how much, and which places are free.
 
     Raters have the pseudonyms that they are shown as their numbers. Beside them is who they are to the panel,
-    or to the program that their answers came from.
+    or to the program that their answers came from, and without a panel the code that they were shown at the
+    end.
     """
     import json
     from dataclasses import asdict
@@ -40,6 +41,7 @@ def command(name: str, as_json: bool) -> None:
             f"  {rater.id}  {rater.slot or '-':8} {rater.answered:3} of {rater.asked:3}  {rater.word}"
             f"{f'  ({rater.invitation})' if rater.invitation else ''}"
             f"{f'  {rater.participant}' if rater.participant else ''}"
+            f"{f'  code {rater.code}' if rater.code and study.panel is None else ''}"
         )
     for invited in state.invitations:
         if not invited.raters or invited.panel or invited.withdrawn:

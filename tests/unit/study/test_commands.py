@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from erv.commands.study import command
 from erv.errors import ErvError
+from erv.study.answers.connection import database_url
+from erv.study.answers.database import Database
 from erv.study.plan import Study, read_study
 from tests.support.large_study import write_large_study
 from tests.support.paths import ROOT
@@ -35,6 +38,33 @@ def erv_study(*arguments: str) -> Result:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
+
+
+def finished(study: Study) -> str:
+    """Somebody comes, answers and finishes; the completion code that they are shown."""
+    database = Database.open(database_url(Path.cwd()), study)
+    rater = database.enter(database.invite()[0].token)
+    for name in rater.items:
+        database.add(rater, name, {"emotion": "anger", "preferred": "tie"}, 1.0, f"{rater.id}-{name}")
+    code = database.complete(rater)
+    database.close()
+    return code
+
+
+def test_a_completion_code_leads_to_its_rater(study: Study) -> None:
+    plan = json.loads((study.folder / "study.json").read_text())
+    (study.folder / "study.json").write_text(json.dumps({**plan, "panel": None}))
+    code = finished(read_study(study.folder))
+    said = erv_study("status", "first").output
+    (line,) = [line for line in said.splitlines() if "finished  (" in line]
+    assert line.endswith(f"code {code}")
+    (rater,) = json.loads(erv_study("status", "first", "--json").output)["raters"]
+    assert (rater["code"], rater["finished"]) == (code, True)
+
+
+def test_the_code_of_a_panel_is_no_rater_s_own(study: Study) -> None:
+    assert finished(study) == "DONE-1234"
+    assert "DONE-1234" not in erv_study("status", "first").output
 
 
 def test_a_simulated_strength_that_is_left_out_is_zero_and_said(study: Study) -> None:

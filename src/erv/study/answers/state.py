@@ -31,6 +31,7 @@ class RaterState:
         slot: None if imported.
         answered, asked: numbers of items.
         finished, withdrawn: whether.
+        code: the completion code that was shown at the end; None before.
     """
 
     id: str
@@ -41,6 +42,7 @@ class RaterState:
     asked: int
     finished: bool
     withdrawn: bool
+    code: str | None
 
     @property
     def word(self) -> str:
@@ -108,7 +110,10 @@ def state_of(base: Answerbase, study: Study) -> State:
         ).all()
         log = connection.execute(sa.select(answers).where(answers.c.study == study.sha256)).all()
         withdrawn = set(connection.scalars(sa.select(withdrawals.c.withdrawn)))
-        finished = set(connection.scalars(sa.select(completions.c.rater)))
+        codes = {
+            row.rater: row.code
+            for row in connection.execute(sa.select(completions.c.rater, completions.c.code))
+        }
         others = (
             sa.select(sa.func.count())
             .select_from(answers.join(studies, studies.c.study == answers.c.study))
@@ -129,8 +134,9 @@ def state_of(base: Answerbase, study: Study) -> State:
             row.slot,
             sum(answer.rater == row.rater for answer in given),
             len(study.items if row.slot is None else study.asked(row.slot)),
-            row.rater in finished,
+            row.rater in codes,
             gone(row),
+            codes.get(row.rater),
         )
         for row in came
     )
