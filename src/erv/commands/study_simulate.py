@@ -21,7 +21,7 @@ import click
 @click.option(
     "--careless", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Answer at random."
 )
-@click.option("--raters", type=click.IntRange(1), help="How many; all slots if left out.")
+@click.option("--raters", type=click.IntRange(1), help="How many; all places if left out.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of everything random.")
 def command(
     name: str,

@@ -21,6 +21,7 @@ def command(name: str, as_json: bool) -> None:
     from erv.environment import load_environment
     from erv.study.answers.opened import opened
     from erv.study.answers.state import state_of
+    from erv.study.wording import counted
 
     with opened(name, load_environment().workspace) as (study, base, database):
         state = state_of(base, study)
@@ -32,8 +33,8 @@ def command(name: str, as_json: bool) -> None:
     counts = state.answers.values()
     click.echo(f"plan {study.sha256[:12]}, answers in {where}")
     click.echo(
-        f"{finished} of {len(study.assignments)} slots finished, {len(state.free)} free;"
-        f" {sum(counts)} answers to {len(counts)} main items,"
+        f"{finished} of {counted(len(study.assignments), 'place')} finished, {len(state.free)} free;"
+        f" {counted(sum(counts), 'answer')} to {counted(len(counts), 'main item')},"
         f" {min(counts, default=0)} to {max(counts, default=0)} each"
     )
     for rater in state.raters:

@@ -67,6 +67,26 @@ def test_the_code_of_a_panel_is_no_rater_s_own(study: Study) -> None:
     assert "DONE-1234" not in erv_study("status", "first").output
 
 
+def test_invitations_and_places_meet(study: Study) -> None:
+    said = erv_study("invite", "first").stderr
+    assert said.startswith("1 invitation; the study has 4 places, 3 more are needed. Keep the addresses")
+    assert "2 invitations; the study has 4 places, 1 more is needed." in invited("--count", "2")
+    assert "1 invitation; the study has 4 places. Keep" in invited()
+    gone = json.loads(erv_study("status", "first", "--json").output)["invitations"][0]["id"]
+    erv_study("revoke", "first", gone)
+    finished(study)  # somebody with an invitation of their own
+    assert "1 invitation; the study has 4 places. Keep" in invited("--count", "1")
+    assert "one address for all 4 places; keep it" in invited("--panel", "prolific")
+
+
+def test_counts_are_english(study: Study) -> None:
+    assert "0 of 4 places finished, 4 free; 0 answers to 18 main items" in erv_study("status", "first").output
+
+
+def invited(*options: str) -> str:
+    return erv_study("invite", "first", *options).stderr
+
+
 def test_a_simulated_strength_that_is_left_out_is_zero_and_said(study: Study) -> None:
     said = erv_study("simulate", "first", "--strength", "erv=0.5", "--strength", "sft=0").output
     assert said.splitlines()[0] == "strength 0 for r1_omni, which no --strength names"

@@ -235,7 +235,7 @@ def test_what_can_t_be_reported(study: Study, tmp_path: Path) -> None:
     [
         (Model({"sft": 0.0}), 1, "expected one for each policy of the study: erv, sft"),
         (Model({"sft": 0.0, "erv": 1.0}, alpha=1.5), 1, "alpha is 1.5, expected 0 to 1"),
-        (Model({"sft": 0.0, "erv": 1.0}), 3, "has 2 slots, which is fewer than 3 raters"),
+        (Model({"sft": 0.0, "erv": 1.0}), 3, "has 2 places, which is fewer than 3 raters"),
     ],
 )
 def test_models_that_don_t_fit(tmp_path: Path, model: Model, raters: int, message: str) -> None:

@@ -91,6 +91,17 @@ class State:
     free: tuple[str, ...]
     elsewhere: int
 
+    def uninvited(self, at_ms: int) -> int:
+        """How many free places have nobody who may still come: 0 if a panel's members may.
+
+        Args:
+            at_ms: now, milliseconds since 1970.
+        """
+        held = [one for one in self.invitations if not one.withdrawn and one.expires_ms > at_ms]
+        if any(one.panel for one in held):
+            return 0
+        return max(0, len(self.free) - sum(not one.raters for one in held))
+
 
 def state_of(base: Answerbase, study: Study) -> State:
     """Looks at a study in the database, which it may not know yet.
