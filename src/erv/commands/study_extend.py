@@ -32,8 +32,8 @@ def command(name: str, without: tuple[str, ...]) -> None:
         raise DataError(f"study {name}: has no rater {unknown[0]!r}; `erv study status {name}` lists them")
     missing = lacking(study, *standing(study, log, state, without))
     path = extend(study, read_key(study), missing)
-    places = len(read_study(study.folder).assignments) - len(study.assignments)
+    added = counted(len(read_study(study.folder).assignments) - len(study.assignments), "more place")
     click.echo(
-        f"wrote {path}: {counted(places, 'more place')} for {counted(len(missing), 'item')}; commit {path}.dvc"
+        f"wrote {path}: {added} for {counted(len(missing), 'item')}; commit {path}.dvc"
         f". A running `erv study serve {name}` on this machine gives them out; next: erv study invite {name}"
     )
