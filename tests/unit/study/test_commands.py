@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,24 @@ def test_a_completion_code_leads_to_its_rater(study: Study) -> None:
 def test_the_code_of_a_panel_is_no_rater_s_own(study: Study) -> None:
     assert finished(study) == "DONE-1234"
     assert "DONE-1234" not in erv_study("status", "first").output
+
+
+def test_a_report_says_what_it_does_and_where_it_is(study: Study) -> None:
+    from dvc.repo import Repo
+
+    subprocess.run(["git", "init", "-q"], check=True)
+    Repo.init().close()
+    finished(study)
+    erv_study("export", "first")
+    result = erv_study("report", "first", "--without-judges")
+    answers = len([name for name in study.assignments["r000"] if study.item(name).role == "main"])
+    assert f"figures of {answers} answers of 1 rater, each on 2000 draws" in result.stderr
+    assert "how far other raters agree with people" in result.stderr
+    page, commit = result.stdout.splitlines()[-2:]
+    assert page == f"{study.folder.resolve()}/report/report.html (figures: report.json)"
+    assert Path(page.partition(" (")[0]).is_file()
+    assert commit == "DVC has the folder; commit studies/first/report.dvc and studies/first/.gitignore"
+    assert all(Path(path).is_file() for path in ("studies/first/report.dvc", "studies/first/.gitignore"))
 
 
 def test_invitations_and_places_meet(study: Study) -> None:
