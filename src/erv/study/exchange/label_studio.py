@@ -136,8 +136,10 @@ def _at_ms(text: Any, where: str) -> int | None:
 
 
 def _data(item: Item, study: Study) -> dict[str, str]:
-    data = data_of(item, study)
-    return {**data, "clip": f"{_LOCAL}{data['clip']}"}
+    data, texts = data_of(item, study), study.texts[study.languages[0]]
+    # Its choices have the names of emotions in the study's first language, so answers have, too.
+    said = {name: texts.answer(text) for name, text in data.items() if name.endswith("_answer")}
+    return {**data, **said, "clip": f"{_LOCAL}{data['clip']}"}
 
 
 def _annotation(item: Item, row: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
