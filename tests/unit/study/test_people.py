@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from erv.errors import DataError, SettingsError
+from erv.study.analysis.charts import Chart, Line
 from erv.study.analysis.checks import Rules
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.instruments import OTHERS, Scores
@@ -170,6 +172,45 @@ def test_the_page_says_it_in_words(found: dict) -> None:
     assert "nan" not in page.lower().replace("dominant", "")
     everyone = {**found, "checks": {**found["checks"], "failed": []}}
     assert "that failed checks" not in page_of(everyone)
+
+
+def test_charts_and_tables_use_the_same_words(found: dict) -> None:
+    page = page_of(found)
+    assert "<svg" not in page  # its text would shrink on a phone
+    assert '<span class="name">ERV (+ explanation reward) over Cold start</span>' in page
+    assert '<span class="name">Cold start</span>' in page
+    assert "<h3>Agrees with its own answer</h3>" in page
+    assert not re.search(
+        r"\b(own_answer|r1_omni|erv:|sft\b)", re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    )
+
+
+def test_points_and_intervals_are_where_the_axis_says(found: dict) -> None:
+    chart = Chart("t", [], ends=(1, 5), ticks=(1, 5), even=None, unit="u")
+    line = Line("a", {"value": 3.0, "low": 2.0, "high": 4.0}, "p0", "3")
+    assert (chart.place(1), chart.place(3), chart.place(5), chart.width(line)) == ("0%", "50%", "100%", "50%")
+
+
+def test_what_checks_do_is_said_in_english(found: dict) -> None:
+    checks = found["checks"]
+    nobody = {**found, "checks": {**checks, "failed": []}}
+    assert "A rater fails with any wrong attention check, or" in page_of(nobody)
+    assert "None of 12 left out." in page_of(nobody)
+    lenient = {**checks, "rules": {**checks["rules"], "failed_attention": 1}, "failed": checks["failed"][:1]}
+    page = page_of({**found, "checks": lenient})
+    assert "fails with more than 1 wrong attention check, or" in page
+    assert "1 of 12 left out." in page
+    assert "Without the 1 rater that failed checks" in page
+
+
+def test_what_scrolls_can_be_reached_by_keys_and_its_caption_is_not_cut(found: dict) -> None:
+    page = page_of(found)
+    assert "<caption>" not in page
+    assert (
+        page.count('<div class="scroll" tabindex="0" role="region" aria-labelledby="about')
+        == page.count("<table ")
+        > 4
+    )
 
 
 def test_answers_per_item_are_told_by_kind(found: dict) -> None:
