@@ -77,7 +77,7 @@ def test_a_gate_that_came_later_waits_for_a_run(scratch: Scratch) -> None:
     said = scratch.erv("publish", "--require-gates", check=False)
     assert said.returncode == 3
     assert "register (register.gates: 1 added); outputs and metrics are from before" in said.stderr
-    assert "`erv run` runs them" in said.stderr
+    assert "`erv run` runs these stages" in said.stderr
     assert "champion in spite of 1 of" in said.stdout
     assert "(study pilot): the candidate was made before params.yaml had this gate; `erv run`" in said.stdout
     assert "all gates hold" not in said.stdout

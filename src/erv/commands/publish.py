@@ -65,7 +65,7 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     for sentence in gone_stages(origin):
         _say(f"{candidate}: {sentence}; its lineage follows dvc.lock")
     for sentence in other_parameters(origin, now):
-        _say(f"{candidate}: {sentence}; its lineage follows dvc.lock. `erv run` runs them")
+        _say(f"{candidate}: {sentence}; its lineage follows dvc.lock. `erv run` runs these stages")
     require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
         store_outputs(environment, entries, list(origin), _say)

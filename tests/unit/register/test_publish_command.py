@@ -39,7 +39,7 @@ def test_parameters_of_now_that_did_not_make_the_candidate_are_named(workspace: 
     said = CliRunner().invoke(command, []).output
     assert f"not run with these parameters: register (seed {now['seed'] + 1} → {now['seed']})" in said
     assert "its lineage follows dvc.lock" in said
-    assert "`erv run` runs them" in said
+    assert "`erv run` runs these stages" in said
     made_with(workspace, seed=now["seed"])
     assert "not run with" not in CliRunner().invoke(command, []).output
 
