@@ -59,6 +59,8 @@ demo: data  ## Sample corpus, local stack, whole pipeline; prints the results an
 	@echo
 	@echo 'next (first: . $(BIN)/activate)'
 	@echo '  erv app                   a page where the champion explains your clips as it writes'
+	@echo "  erv explain $$(ls .erv/sample/reasoning/video/*.mp4 | head -n 1)"
+	@echo '                            a clip of the sample corpus, explained in this terminal'
 	@echo '  erv study prepare first   then erv study invite first --count 3, and erv study serve first:'
 	@echo '                            pages where people say which explanations are right'
 	@echo '  erv serve                 the same for programs; docs/studies.md and docs/serving.md have more'

@@ -98,7 +98,7 @@ def main() -> None:
         page.check("#compare")
         page.check("#blind")
         explain(page, 2)
-        page.locator("#judge").evaluate("place => place.scrollIntoView()")
+        page.locator("#answers").evaluate("place => place.scrollIntoView()")
         take(page, "app-blind")
         browser.close()
 

@@ -14,6 +14,7 @@ from erv.files import parse_yaml
 PARAMETERS = "params.yaml"
 WITHOUT_EFFECT = "machine."  # no stage depends on this section
 ABSENT = "absent"
+_BRIEF = 60  # characters of a value that a sentence has room for
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,20 @@ class Change:
     def text(self) -> str:
         """`grpo.beta 0.1 → 0.02`."""
         return f"{self.name} {self.before} → {self.now}"
+
+    def brief(self) -> str:
+        """The same for a sentence: of long lists, how many items differ; other long values are cut."""
+        if max(len(self.before), len(self.now)) <= _BRIEF:
+            return self.text()
+        before, now = _items(self.before), _items(self.now)
+        if before is None or now is None:
+            return f"{self.name} {_cut(self.before)} → {_cut(self.now)}"
+        added, gone = (
+            [item for item in one if item not in other] for one, other in ((now, before), (before, now))
+        )
+        counts = ((len(added), "added"), (len(gone), "gone"))
+        said = ", ".join(f"{count} {word}" for count, word in counts if count)
+        return f"{self.name}: {said or 'in another order'}"
 
 
 def parse(content: bytes) -> dict[str, Any]:
@@ -89,6 +104,19 @@ def _flat(section: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _flat(value, f"{name}.")
         else:
             yield name, value
+
+
+def _items(text: str) -> list[Any] | None:
+    """The items of a list as `_text` writes one of mappings or lists; None if it is no such list."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found if isinstance(found, list) else None
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}…"
 
 
 def _text(value: Any) -> str:

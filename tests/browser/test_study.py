@@ -12,8 +12,15 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, Page, Response
 
+from erv.study.analysis.checks import Rules
+from erv.study.analysis.report import Level, measure, write_report
+from erv.study.answers.connection import Answerbase
+from erv.study.answers.database import Database
+from erv.study.answers.table import write_answers
 from erv.study.plan import Study, read_key, read_study
+from erv.study.simulation import Model, simulate
 from tests.support.browser import chromium, chromium_of, killed_chromium, visit
+from tests.support.large_study import write_large_study
 from tests.support.raters import (
     QUESTION,
     agree,
@@ -505,3 +512,25 @@ def test_ratings_in_german_on_a_phone(browser: Browser, tmp_path: Path) -> None:
             "emotion": "anger",
             "ratings": {"emotion": 4, "own_answer": 5, "true": 3, "fluent": 2},
         }
+
+
+def test_the_report_can_be_read_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    study = read_study(write_large_study(tmp_path / "reported", clips=6, raters=6))
+    base = Answerbase(f"sqlite:///{tmp_path / 'answers.db'}")
+    simulate(base, study, read_key(study), Model({"sft": 0.0, "erv": 4.0}), raters=6, seed=1)
+    write_answers(Database(base, study).log(), study)
+    base.close()
+    report = write_report(measure(study, {}, Level(0.95, 100, 1), Rules()), study)
+    context = browser.new_context(viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(report.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    for row in page.locator(".line:not(.axis)").all():
+        said, point = row.locator(".said").bounding_box(), row.locator(".point").bounding_box()
+        assert said is not None
+        assert said["height"] > 14  # text of the page's size, on one line
+        assert point is None or said["y"] + said["height"] <= point["y"], "a value touches its point"
+    table = page.locator(".scroll").filter(has_text="median seconds")
+    assert table.evaluate("box => box.scrollWidth > box.clientWidth")  # and so has a shadow
+    assert "local" in table.evaluate("box => getComputedStyle(box).backgroundAttachment")
+    context.close()

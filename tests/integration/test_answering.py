@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -22,6 +24,7 @@ from erv.answering.process import Answerer, QueueFull, Ticket
 from erv.answering.requests import Request
 from erv.answering.streaming import Streaming
 from erv.errors import EvaluationError
+from erv.labels import LabelSpace
 from erv.media.decode import Decoded, MediaError
 from erv.media.nursery import can_fork
 from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
@@ -194,6 +197,7 @@ def test_scores_are_the_policy_s_probabilities(predictor: Predictor) -> None:
     policy = predictor.policy
     tokenizer, processor = policy.processor.tokenizer, policy.processor
     names = ["anger", "happiness", "disappointment"]
+    space = LabelSpace.load("mafw")
     for request, other in (("anger", None), ("anger", "happiness"), ("happiness", "anger")):
         asked = [Request(clip=f"{request}.mp4")]
         asked += [Request(clip=f"{other}.mp4", subtitle="x", prompt="Who? " * 30)] if other else []
@@ -204,20 +208,62 @@ def test_scores_are_the_policy_s_probabilities(predictor: Predictor) -> None:
         seen = predictor.decode([ClipInput(f"{request}.mp4")], [None])[0]
         features = encode(policy, [predictor.clip("0", seen)])
         logs = {}
-        for name in names:
-            said = f"{COMPLETIONS[request].partition('<answer>')[0]}<answer>{name}</answer>"
+        for word in (word for name in names for word in space.words_of(name)):
+            said = f"{COMPLETIONS[request].partition('<answer>')[0]}<answer>{word}</answer>"
             prompt, rest = processor.prompt_ids(), tokenizer(said)["input_ids"]
             ids = torch.tensor([prompt + rest])
             with torch.inference_mode():
                 logits = policy.model(input_ids=ids, **features, **processor.question_inputs()).logits
             steps = torch.log_softmax(logits[0, :-1], -1).gather(1, ids[0, 1:, None])[:, 0]
-            count = len(tokenizer(f"{name}</answer>")["input_ids"])
-            logs[name] = steps[-count:].sum().item()
+            count = len(tokenizer(f"{word}</answer>")["input_ids"])
+            logs[word] = steps[-count:].sum()
+        shares = {name: sum(logs[word].exp().item() for word in space.words_of(name)) for name in names}
         for name in names[1:]:
-            expected = torch.tensor(logs[name] - logs[names[0]]).exp().item()
+            expected = shares[name] / shares[names[0]]
             assert answer.scores[name] / answer.scores[names[0]] == pytest.approx(
                 expected, rel=0.05, abs=2e-4
             )
+
+
+@pytest.mark.parametrize("dataset", [None, "dfew", "mafw"])
+def test_an_answer_has_the_highest_score_in_the_space_of_its_data_set(
+    folder: Path, tmp_path: Path, dataset: str | None
+) -> None:
+    """DFEW knows `happiness` as another word for `happy`, which the policy never writes: its score was 0."""
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    serving = json.loads((bundle / "serving.json").read_text())
+    (bundle / "serving.json").write_text(json.dumps({**serving, "datasets": {"dfew": None, "mafw": None}}))
+    predictor = Predictor(bundle, ServedClips((folder / "clips").resolve()))
+    names = {"happiness": "happy", "anger": "angry"} if dataset == "dfew" else {}
+    for emotion in SAID:
+        (answer,) = of_kind(streamed(predictor, Request(clip=f"{emotion}.mp4", dataset=dataset))[0], Answer)
+        assert answer.text == emotion
+        assert set(answer.scores) == set(LabelSpace.load(dataset or "mafw").names)
+        assert max(answer.scores, key=answer.scores.__getitem__) == names.get(emotion, emotion)
+        assert answer.scores[names.get(emotion, emotion)] > 0.5
+
+
+def test_a_data_set_that_the_version_was_not_tested_with_is_refused(
+    predictor: Predictor, folder: Path, tmp_path: Path
+) -> None:
+    """It selects the emotions; another one was answered as if nothing had been said."""
+    clip = "anger.mp4"
+    (refused,) = streamed(predictor, Request(clip=clip, dataset="xyz"))[0]
+    assert refused == Error(
+        "this version was tested with mafw, not with 'xyz'; name one of those as dataset, or leave it out",
+        "clip",
+    )
+    bundle = shutil.copytree(folder / "bundle", tmp_path / "bundle")
+    serving = json.loads((bundle / "serving.json").read_text())
+    del serving["datasets"]
+    (bundle / "serving.json").write_text(json.dumps(serving))
+    silent = Predictor(bundle, ServedClips((folder / "clips").resolve()))
+    (refused,) = streamed(silent, Request(clip=clip, dataset="mafw"))[0]
+    assert refused == Error(
+        "this version does not say which data sets it was tested with; leave dataset out", "clip"
+    )
+    (row,) = predictor.predict([ClipInput(clip, dataset="xyz")])
+    assert (row["answer"], row["error"]) == ("anger", None), "a table may be about another data set"
 
 
 def test_a_cancelled_row_stops_and_the_others_go_on(predictor: Predictor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,18 @@ def test_who_is_answered(bundle: Path, tmp_path: Path) -> None:
     assert KEY not in said
 
 
+def test_all_bundles_are_announced(bundle: Path, tmp_path: Path) -> None:
+    arguments = ["app", "--port", "0", "--device", "cpu", "--bundle", str(bundle)]
+    for name in ("older", "oldest"):
+        shutil.copytree(bundle, tmp_path / name)
+        arguments += ["--bundle", str(tmp_path / name)]
+    with program(arguments, tmp_path / "log", folder=tmp_path) as served:
+        assert served.end() == 0
+    said = (tmp_path / "log").read_text()
+    announced = f"candidate, older and oldest explain clips at {served.address}\n"
+    assert said.startswith(f"loading candidate ...\n{announced}")
+
+
 def test_an_empty_key_is_none(bundle: Path, tmp_path: Path) -> None:
     arguments = ["app", "--bundle", str(bundle), "--port", "0", "--device", "cpu"]
     with program(arguments, tmp_path / "log", folder=tmp_path, more={"ERV_APP_KEY": ""}) as served:
@@ -77,6 +90,7 @@ def test_it_starts_and_ends_without_waiting_for_mlflow(bundle: Path, tmp_path: P
         (["--host", "0.0.0.0"], {"ERV_APP_KEY": ""}, "there is no key; set ERV_APP_KEY"),
         (["--host", "0.0.0.0"], {"ERV_APP_KEY": "a"}, "ERV_APP_KEY: key 1 of 1 can't be used"),
         ([], {"ERV_APP_HOSTS": "a.*.example"}, "can't be the name of a host"),
+        (["--bundle", "models/../models/candidate"], {}, "is named twice, and would be compared with itself"),
     ],
     ids=str,
 )

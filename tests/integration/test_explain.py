@@ -39,10 +39,10 @@ def test_programs_get_a_line_per_clip(folder: Path, tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert run.returncode == 1, run.stderr
-    assert run.stderr == ""
+    assert run.stderr == f"loading {folder}/bundle ...\n"
     angry, broken, happy = map(json.loads, run.stdout.splitlines())
     assert [item["clip"] for item in (angry, broken, happy)] == clips
-    assert broken["error"] == "container can't be read: it begins like no known video format"
+    assert broken["error"] == "container can't be read: not a known video format"
     predictor = Predictor(folder / "bundle", ServedClips(folder))
     for item, emotion in ((angry, "anger"), (happy, "happiness")):
         (row,) = predictor.predict([ClipInput(f"{emotion} #1%20ü.mp4")])
@@ -52,6 +52,31 @@ def test_programs_get_a_line_per_clip(folder: Path, tmp_path: Path) -> None:
     assert max(angry["scores"], key=angry["scores"].get) == "anger"
     assert [one["agrees"] for one in angry["sentences"]] == [True, True, False, True]
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "explain.log"]
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_no_version_is_loaded_for_files_that_are_not_there(tmp_path: Path, more: list[str]) -> None:
+    """It took a minute or two to say so."""
+    (tmp_path / "bundle").mkdir()  # is none, which is found out by whoever opens it
+    run = subprocess.run(
+        [*COMMAND, "nothere.mp4", "nor here.mp4", "--bundle", "bundle", *more],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (1, "")
+    if more:
+        assert [json.loads(line) for line in run.stdout.splitlines()] == [
+            {
+                "clip": clip,
+                "model": None,
+                "version": None,
+                "bundle": None,
+                "error": "no such file",
+                "code": "clip",
+            }
+            for clip in ("nothere.mp4", "nor here.mp4")
+        ]
+    else:
+        assert run.stdout.count("error: no such file") == 2
 
 
 def test_a_person_sees_it_in_colours(folder: Path, tmp_path: Path) -> None:

@@ -65,3 +65,22 @@ def test_people_decide(scratch: Scratch) -> None:
     said = scratch.erv("publish").stdout
     assert "all gates hold: it is the champion" in said
     assert Path(scratch.folder / "studies/pilot/report.dvc").is_file()
+
+
+def test_a_gate_that_came_later_waits_for_a_run(scratch: Scratch) -> None:
+    params = scratch.folder / "params.yaml"
+    yaml = YAML()
+    content = yaml.load(params.read_text())
+    content["register"]["gates"].append({**GATE, "minimum": -0.1})
+    with params.open("w") as stream:
+        yaml.dump(content, stream)
+    said = scratch.erv("publish", "--require-gates", check=False)
+    assert said.returncode == 3
+    assert "register (register.gates: 1 added); outputs and metrics are from before" in said.stderr
+    assert "`erv run` runs these stages" in said.stderr
+    assert "champion in spite of 1 of" in said.stdout
+    assert "(study pilot): the candidate was made before params.yaml had this gate; `erv run`" in said.stdout
+    assert "all gates hold" not in said.stdout
+    said = scratch.erv("run").stdout
+    assert f"{NAME} version 2 registered" in said
+    assert "preference over r1_omni" not in said  # both are decided, and passed

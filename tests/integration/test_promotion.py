@@ -383,7 +383,7 @@ def test_people_are_told(told: tuple[Environment, Receiver]) -> None:
     (crowned,) = [text for text in texts if "promote by ann@box" in text]
     assert crowned.startswith(f"{name} version 3 since ")
     assert ': "better"\n' in crowned
-    assert "\n  forced past 1 gate:\n    fail: EPC" in crowned
+    assert "\n  1 gate overridden:\n    fail: EPC" in crowned
     assert crowned.endswith("the champion before was version 1")
     (back,) = [text for text in texts if "rollback by bea@box" in text]
     assert back.endswith("the champion before was version 3")
@@ -628,7 +628,7 @@ def test_a_withdrawn_clip_keeps_versions_from_the_place_of_the_champion(workspac
     assert shown.against[-1] == found.text()
     assert champion_of(client, name) == "2"
     said = rollback(workspace, settings, by="ann@box", reason="now", force=True, withdrawn=withdrawn)
-    assert "forced past" in said
+    assert "overridden" in said
     assert list(reigns(client, name)[-1].forced) == [found.text()]
 
 
@@ -680,7 +680,7 @@ def test_promote_and_rollback_look_at_the_lineage_of_now(workspace: Environment)
     said = promote(
         "2", workspace, settings, by="ann@box", lineage=lambda number: broken, force=True, reason="hurry"
     )
-    assert said.endswith("; forced past 1 gate")
+    assert said.endswith("; 1 gate overridden")
     assert reigns(client, name)[-1].forced == (broken.text(),)
     sentence = (
         f"{name} version 1, the champion before, can't be served as it is; go back to it in spite of that"
@@ -692,7 +692,7 @@ def test_promote_and_rollback_look_at_the_lineage_of_now(workspace: Environment)
     back = rollback(
         workspace, settings, by="ann@box", lineage=lambda number: broken, force=True, reason="worse"
     )
-    assert back.endswith("; forced past 1 gate")
+    assert back.endswith("; 1 gate overridden")
     assert (champion_of(client, name), reigns(client, name)[-1].forced) == ("1", (broken.text(),))
 
 
@@ -752,7 +752,7 @@ def test_an_external_version_is_not_said_to_have_failed_gates(workspace: Environ
         " --force --reason TEXT\n  it is external, so its gates are never decided"
     )
     said = promote(number, workspace, settings, by="ann@box", force=True, reason="a partner's")
-    assert said.endswith("; forced past 1 obstacle")
+    assert said.endswith("; 1 obstacle overridden")
 
 
 def test_the_form_shows_the_lineage_of_now(workspace: Environment, start: Start) -> None:
@@ -779,7 +779,7 @@ def test_the_form_shows_the_lineage_of_now(workspace: Environment, start: Start)
 
 
 def test_force_covers_no_more_than_the_form_showed(workspace: Environment, start: Start) -> None:
-    """A file that was changed after the form was shown was forced past, too, though nobody had seen it."""
+    """A file that was changed after the form was shown was overridden, too, though nobody had seen it."""
     client, name = client_of(workspace), name_of(workspace)
     flow = start("3")
     flow.wait_until_asked()

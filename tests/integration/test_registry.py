@@ -231,7 +231,9 @@ def test_promotion_and_rollback_by_hand_stand(
         assert "--force needs a --reason" in refused.stderr
     assert aliases(scratch)["champion"] == "1"
     forced = scratch.erv("promote", "2", "--force", "--reason", "better on calls").stdout
-    assert re.search(r"version 2 is now the champion; it was version 1, since \S+Z, .+; forced past", forced)
+    assert re.search(
+        r"version 2 is now the champion; it was version 1, since \S+Z, .+; \d \w+ overridden", forced
+    )
     registry = f"registry: MLflow at {scratch.environment.mlflow_uri}"
     assert forced.splitlines()[-1] == registry
     back = scratch.erv("rollback", "--reason", "worse after all").stdout
@@ -242,7 +244,7 @@ def test_promotion_and_rollback_by_hand_stand(
     me = re.escape(who(scratch.folder))
     assert re.fullmatch(rf"version 1 since \S+Z, gates by {me}", began)
     assert re.match(
-        rf"2 since \S+Z, promote by {me}: better on calls forced past \d gates?: .*WAR minus",
+        rf"2 since \S+Z, promote by {me}: better on calls \d gates? overridden: .*WAR minus",
         second,
     )
     assert re.fullmatch(rf"1 since \S+Z, rollback by {me}: worse after all", more[0])

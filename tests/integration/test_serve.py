@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import http.client
 import io
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -391,6 +393,7 @@ def test_an_explanation_as_it_is_written(client: httpx.Client) -> None:
         ({"clip": "anger.mp4", "prompt": "<video> what?"}, "placeholder"),
         ({"clip": "anger.mp4", "prompt": "x" * 5000}, "longer than"),
         ({"clip": "anger.mp4", "audio": base64.b64encode(b"no sound").decode()}, ""),
+        ({"clip": "anger.mp4", "dataset": "xyz"}, "tested with mafw, not with 'xyz'"),
         ({"clip": "anger.mp4", "colour": "red"}, "colour: there is no such field here"),
         ({}, "one of the two"),
     ],
@@ -413,7 +416,12 @@ def test_bodies_that_are_no_question(client: httpx.Client) -> None:
     in_json = {"Content-Type": "application/json"}
     for content in (b"{", b"[" * 100_000, b"\xff", b""):
         assert client.post("/explain", content=content, headers=in_json).status_code == 400
-    assert client.post("/explain", content=b"x").status_code == 415
+    for more in ({}, {"content": b"x"}, {"data": {"clip": "anger.mp4"}}):
+        neither = client.post("/explain", **more)
+        assert neither.status_code == 415
+        assert "or a form (multipart/form-data)" in neither.json()["error"]["message"]
+    other = client.post("/v1/chat/completions").json()["error"]["message"]
+    assert other == "send JSON, with the Content-Type application/json"
     forms: list[dict[str, Any]] = [
         {"files": [("content", b"a"), ("content", b"b")]},
         {"files": {"content": b""}},
@@ -851,6 +859,26 @@ def test_the_page(served: Served, tmp_path: Path) -> None:
                 assert seen.foreign == []
 
 
+def test_the_sample_of_the_page_runs(
+    client: httpx.Client, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """It imported nothing, and had no clip."""
+    found = re.search(r'aria-label="With OpenAI.s client"><code>(.*?)</code>', client.get("/docs").text, re.S)
+    assert found is not None
+    monkeypatch.chdir(tmp_path)
+    Path("clip.mp4").write_bytes((folder / "clips/anger.mp4").read_bytes())
+    exec(html.unescape(found[1]).replace('"KEY"', f'"{KEY}"'), {})
+    assert capsys.readouterr().out == f"{COMPLETIONS['anger']}\n"
+
+
+def test_metrics_have_no_times_of_their_making(client: httpx.Client) -> None:
+    client.post("/explain", json={"clip": "anger.mp4"})
+    text = client.get("/metrics").text
+    assert "erv_answers_total" in text
+    assert "_created" not in text
+
+
 def test_the_command(folder: Path, tmp_path: Path) -> None:
     arguments = ["serve", "--bundle", str(folder / "talking"), "--port", "0", "--device", "cpu"]
     variables = {
@@ -869,7 +897,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
                 assert KEY.encode() not in (process / "environ").read_bytes(), "the model needs no key"
         assert running.end() == 0
     said = (tmp_path / "log").read_text()
-    assert said.startswith(f"talking answers at {running.address}\n")
+    assert said.startswith(f"loading {folder}/talking ...\ntalking answers at {running.address}\n")
     assert KEY not in said
 
 
@@ -909,6 +937,7 @@ def test_a_command_that_cannot_serve(
         check=False,
     )
     assert (done.returncode, done.stdout) == (code, "")
-    assert done.stderr.startswith("error: ")
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    *before, error = done.stderr.splitlines()
+    assert before == (["loading . ..."] if "--bundle" in arguments else [])
+    assert error.startswith("error: ")
+    assert said in error

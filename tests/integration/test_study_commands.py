@@ -78,7 +78,7 @@ def answered(scratch: Scratch, study: Study) -> Study:
 
 def test_from_answers_to_the_report(scratch: Scratch, answered: Study) -> None:
     status = scratch.erv("study", "status", "pilot").stdout
-    assert "3 of 3 slots finished, 0 free; 24 answers to 12 main items, 2 to 2 each" in status
+    assert "3 of 3 places finished, 0 free; 24 answers to 12 main items, 2 to 2 each" in status
     said = scratch.erv("study", "export", "pilot").stdout
     assert "studies/pilot/answers.parquet: 27 rows, 27 new. Next: erv study report pilot" in said
     pinned = sha256_of_file(scratch.folder / "studies/pilot/answers.parquet.dvc")

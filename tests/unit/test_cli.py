@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -45,6 +48,27 @@ def test_every_command_has_help(name: str) -> None:
     assert loaded is not None
     assert loaded.name == name
     assert loaded.get_short_help_str(200)
+
+
+def commands_below(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        assert found is not None
+        yield (*names, name), found
+        if isinstance(found, click.Group):
+            yield from commands_below(found, *names, name)
+
+
+def test_no_help_has_marks_that_click_did_not_read_or_a_table_that_it_ran_together() -> None:
+    """A mark in a raw docstring is two characters, which click prints, and wraps what follows."""
+    found = dict(commands_below(command))
+    assert ("study", "export") in found
+    for names, one in found.items():
+        said = one.help or ""
+        assert "\\b" not in said, names
+        for paragraph in said.split("\n\n"):
+            is_table = any(re.search(r"\S {2,}\S", line) for line in paragraph.splitlines())
+            assert not is_table or paragraph.lstrip().startswith("\b"), (names, paragraph)
 
 
 @pytest.mark.parametrize(("before", "now"), FORMER.items())

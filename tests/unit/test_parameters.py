@@ -49,3 +49,16 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path) -> None:
         parse(b"- 1\n")
     with pytest.raises(SettingsError, match="run this from the top of the repository"):
         read(tmp_path)
+
+
+def test_in_a_sentence_long_values_are_short() -> None:
+    one, two = [{"metric": "WAR", "minimum": 0.5, "maximum": None}], [{"metric": "UAR", "minimum": 0.25}]
+
+    def brief(before: object, now: object) -> str:
+        (change,) = changes(as_texts({"a": before}), as_texts({"a": now}))
+        return change.brief()
+
+    assert brief(1, 2) == "a 1 → 2"
+    assert brief(one * 2, one * 2 + two) == "a: 1 added"
+    assert brief(one + two, two + one) == "a: in another order"
+    assert brief("x" * 70, "y") == f"a {'x' * 60}… → y"

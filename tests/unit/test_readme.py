@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,17 @@ def test_make_targets_exist(path: Path) -> None:
     used = {target for word in words_in_code(path) for target in re.findall(r"\bmake ([a-z-]+)", word)}
     assert used <= targets
     assert path != ROOT / "README.md" or {"demo", "test"} <= used
+
+
+def test_the_demo_ends_with_a_clip_to_try(tmp_path: Path) -> None:
+    """A new user has no clip at hand, and didn't know where the sample corpus is."""
+    clips = tmp_path / ".erv/sample/reasoning/video"
+    clips.mkdir(parents=True)
+    for number in (2, 1):
+        (clips / f"sample_0000000{number}.mp4").touch()
+    (line,) = re.findall(r"^\t@(echo .*erv explain.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    said = subprocess.check_output(["sh", "-c", line.replace("$$", "$")], cwd=tmp_path, text=True)
+    assert said == "  erv explain .erv/sample/reasoning/video/sample_00000001.mp4\n"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

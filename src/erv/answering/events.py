@@ -101,7 +101,8 @@ class Answer(Event):
     Attributes:
         text: between its tags; None if the completion has none.
         scores: for each emotion of the data set, how probable the policy finds it as the answer after this
-            explanation, 0 to 1; they sum to 1. See `erv.answering.scores`. Empty without an answer.
+            explanation, by any of its words, 0 to 1; they sum to 1. An answer that is none of them is among
+            them as it was written. See `erv.answering.scores`. Empty without an answer.
     """
 
     kind = "answer"

@@ -81,6 +81,11 @@ class Predictor:
             ) from None
         self._spaces = spaces_of(self._bundle, datasets)
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The data sets that the version was tested with, by name; empty if it doesn't say."""
+        return tuple(self._spaces)
+
     def load(self) -> None:
         """Loads policy and verifier now."""
         _ = self.policy, self.verifier, self._question

@@ -1,18 +1,21 @@
 """How probable a policy finds each emotion as its answer, after the explanation that it gave.
 
 The score of an emotion is the probability that the policy, after clip, question, its own explanation and the
-tag of the answer, writes the emotion's name and closes the tag; divided by the sum over all emotions of the
-data set. So it is the policy's own view. What the verifier reads in the sentences is said with each sentence,
+tag of the answer, writes one of the words for the emotion and closes the tag; divided by the sum over all
+emotions of the data set. The words are all that count as this answer (`sad`, `sadness`, `sorrow`), as which
+of them a policy writes depends on what it learned from. The closing tag is part of each, so that none begins
+another. So it is the policy's own view. What the verifier reads in the sentences is said with each sentence,
 and is no view of the clip: it never saw it.
 
-Greedy decoding takes the best token each time. Where two names begin alike, the answer may therefore not be
-the emotion with the highest score. What was read of clip and explanation is taken from the cache of the
-generation, so that an answer costs about as much as another token for each name.
+Greedy decoding takes the best token each time. Where two words begin alike, or an emotion has several
+probable ones, the answer may therefore not be the emotion with the highest score. What was read of clip and
+explanation is taken from the cache of the generation, so that an answer costs about as much as another token
+for each 16 words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +27,9 @@ from erv.policies import Policy
 from erv.policies.common.policy import token_positions
 from erv.prompts import tagged_spans
 
-_TOGETHER = 16  # names in a batch; each has a copy of the row's cache
+_TOGETHER = 16  # words in a batch; each has a copy of the row's cache
 _DIGITS = 6
-_OPENING, _CLOSING = "<answer>", "</answer>"
+_CLOSING = "</answer>"
 
 
 @dataclass(frozen=True)
@@ -48,52 +51,86 @@ class Written:
     tokens: Sequence[int]
 
 
-def answer_scores(policy: Policy, written: Written, names: Sequence[str]) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Place:
+    """Where an answer is written.
+
+    Attributes:
+        count: how many tokens come before it.
+        before: the text between them and the answer.
+        answer: without white space around it.
+        after: the text from its end to that of the closing tag.
+        own: the tokens of all three, as they were written; the last one may have more.
+    """
+
+    count: int
+    before: str
+    answer: str
+    after: str
+    own: tuple[int, ...]
+
+
+def answer_scores(
+    policy: Policy, written: Written, words_for: Callable[[str], Mapping[str, Sequence[str]]]
+) -> dict[str, float]:
     """The score of each emotion.
 
     Args:
         policy: that wrote.
         written: what it wrote.
-        names: of the emotions.
+        words_for: for the answer, by emotion, the words that mean it; see `erv.answering.spelled.spellings`.
 
     Returns:
-        By name; they sum to 1, but for rounding. Empty if the completion has no answer, or the policy keeps
-        only a window of what it read.
+        By emotion; they sum to 1, but for rounding. Empty if the completion has no answer, or the policy
+        keeps only a window of what it read.
     """
     place = _place(policy, written.tokens)
     if place is None or not all(type(layer) is DynamicLayer for layer in written.cache.layers):
         return {}
-    count, before, after, capital = place
-    tokenizer = policy.processor.tokenizer
-    spelled = [name[:1].upper() + name[1:] if capital else name for name in names]
-    options = [
-        list(tokenizer(f"{before}{name}{after}", add_special_tokens=False)["input_ids"]) for name in spelled
-    ]
-    given = [*written.prompt, *written.tokens[:count]]
+    words = words_for(place.answer)
+    options = _options(policy, place, words)
+    given = [*written.prompt, *written.tokens[: place.count]]
     start = written.width - len(written.prompt)
     read = [
         (layer.keys[written.row, None, :, start : start + len(given) - 1],
          layer.values[written.row, None, :, start : start + len(given) - 1])
         for layer in written.cache.layers
     ]  # fmt: skip
+    tokens = [option for option, _ in options]
     with torch.inference_mode():
         logs = torch.cat(
             [
-                _logs(policy, read, given, options[first : first + _TOGETHER])
-                for first in range(0, len(options), _TOGETHER)
+                _logs(policy, read, given, tokens[first : first + _TOGETHER])
+                for first in range(0, len(tokens), _TOGETHER)
             ]
         )
-    shares = torch.softmax(logs.double(), dim=0).tolist()
-    return {name: round(share, _DIGITS) for name, share in zip(names, shares, strict=True)}
+    scores = dict.fromkeys(words, 0.0)
+    for (_, name), share in zip(options, torch.softmax(logs.double(), dim=0).tolist(), strict=True):
+        scores[name] += share
+    return {name: round(score, _DIGITS) for name, score in scores.items()}
 
 
-def _place(policy: Policy, tokens: Sequence[int]) -> tuple[int, str, str, bool] | None:
-    """Where the answer is written; None if there is none.
+def _options(
+    policy: Policy, place: _Place, words: Mapping[str, Sequence[str]]
+) -> list[tuple[tuple[int, ...], str]]:
+    """The tokens of each word with its closing tag, each once, and the emotion that it means.
 
-    Returns:
-        How many tokens come before it, the text between them and the answer, the text from its end to that of
-        the closing tag, and whether it begins with a capital letter.
+    Those that were written are among them: a policy may write a word in other tokens than the tokenizer
+    would.
     """
+    tokenizer = policy.processor.tokenizer
+    found: dict[tuple[int, ...], str] = {}
+    for name, written in words.items():
+        for word in written:
+            text = f"{place.before}{word}{place.after}"
+            found.setdefault(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]), name)
+            if word == place.answer:
+                found.setdefault(place.own, name)
+    return list(found.items())
+
+
+def _place(policy: Policy, tokens: Sequence[int]) -> _Place | None:
+    """Where the answer is written; None if there is none."""
     decode = policy.processor.tokenizer.decode
     begins = policy.begins
     text = f"{begins}{decode(tokens, skip_special_tokens=True)}"
@@ -102,14 +139,22 @@ def _place(policy: Policy, tokens: Sequence[int]) -> tuple[int, str, str, bool] 
         return None
     start, end = spans[0]
     said = text[start:end]
-    opened = start - len(begins)
-    count = len(tokens)
+    opened, closed = start - len(begins), end + len(_CLOSING) - len(begins)
+    count = last = len(tokens)
     while (known := len(decode(tokens[:count], skip_special_tokens=True))) > opened:
         count -= 1
+    while len(decode(tokens[: last - 1], skip_special_tokens=True)) >= closed:
+        last -= 1
     inner = said.strip()
     lead = said[: len(said) - len(said.lstrip())] if inner else ""
     trail = said[len(said.rstrip()) :] if inner else ""
-    return count, text[len(begins) + known : start] + lead, f"{trail}{_CLOSING}", inner[:1].isupper()
+    return _Place(
+        count,
+        text[len(begins) + known : start] + lead,
+        inner,
+        f"{trail}{_CLOSING}",
+        tuple(tokens[count:last]),
+    )
 
 
 def _logs(

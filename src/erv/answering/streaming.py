@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from erv.answering.clips import ClipError
@@ -127,7 +128,7 @@ class Streaming:
             self._run(asked)
 
     def _run(self, asked: Sequence[tuple[Ready, str | None]]) -> None:
-        rows = _Rows(self._predictor, asked, self._names)
+        rows = _Rows(self._predictor, asked, self._words)
         try:
             rows.generate()
         except Exception:  # a fault of the model or the machine; whoever asks next may fare better
@@ -158,6 +159,19 @@ class Streaming:
             text = getattr(request, name)
             if text is not None and not is_whole(text):
                 raise ClipError(f"the {name} has {HALVED}")
+        self._check_dataset(request.dataset)
+
+    def _check_dataset(self, dataset: str | None) -> None:
+        """Refuses one without a label space here; a table may have others, whose answers are read by all."""
+        tested = self._predictor.datasets
+        if dataset is None or dataset in tested:
+            return
+        if not tested:
+            raise ClipError("this version does not say which data sets it was tested with; leave dataset out")
+        raise ClipError(
+            f"this version was tested with {', '.join(tested)}, not with {dataset[:50]!r}; name one of those"
+            " as dataset, or leave it out"
+        )
 
     def _question(self, request: Request) -> str | None:
         """What the policy is asked, None for what it is asked about every clip; raises ClipError."""
@@ -170,14 +184,11 @@ class Streaming:
             raise ClipError("the prompt has a placeholder for frames or sound, such as <video>; take it out")
         return request.prompt
 
-    def _names(self, dataset: str | None, answer: str) -> tuple[str, ...]:
-        """The emotions among which an answer is: those of the first space that has it, or of the first."""
-        from erv.labels import LabelSpace
+    def _words(self, dataset: str | None, answer: str) -> dict[str, tuple[str, ...]]:
+        """The emotions among which an answer is, each with the words for it."""
+        from erv.answering.spelled import space_of, spellings
 
-        spaces = self._predictor.spaces_for(dataset)
-        known = [LabelSpace.load(space) for space in spaces]
-        found = next((space for space in known if space.normalize(answer) is not None), known[0])
-        return tuple(found.names)
+        return spellings(space_of(answer, self._predictor.spaces_for(dataset)), answer)
 
 
 class _Rows:
@@ -187,9 +198,9 @@ class _Rows:
         self,
         predictor: Predictor,
         asked: Sequence[tuple[Ready, str | None]],
-        names: Callable[[str | None, str], tuple[str, ...]],
+        words: Callable[[str | None, str], Mapping[str, Sequence[str]]],
     ) -> None:
-        self._predictor, self._names = predictor, names
+        self._predictor, self._words = predictor, words
         self._batch = batch = [item for item, _ in asked]
         self._questions = [question for _, question in asked]
         self._prompts: list[list[int]] = []
@@ -287,7 +298,7 @@ class _Rows:
         if parsed.answer:
             width = max(map(len, self._prompts))
             written = Written(self._cache, row, self._prompts[row], width, tokens)
-            scores = answer_scores(predictor.policy, written, self._names(dataset, parsed.answer))
+            scores = answer_scores(predictor.policy, written, partial(self._words, dataset))
         item.tell(Answer(parsed.answer, scores))
         read = predictor.read(completion, parsed.answer, dataset)
         now = time.monotonic()

@@ -20,6 +20,7 @@ from erv.app.asking import LINES, Asking, wanted
 from erv.app.clips import file_of, listed, media_type_of
 from erv.app.feedback import LONGEST, Feedback, Opinion
 from erv.app.given import Given, Memory
+from erv.app.names import datasets_of
 from erv.app.versions import Choice, NoVersion, Versions
 from erv.errors import ErvError
 from erv.web.errors import Refused
@@ -129,7 +130,7 @@ class App:
         return FileResponse(path, media_type=media_type_of(name))
 
     async def _open(self, http: Request) -> Response:
-        """Answers once a version is loaded."""
+        """Answers once a version is loaded, with the data sets that it was tested with."""
         sent = await _read(http, _Version)
         try:
             loaded = await asyncio.to_thread(self._versions.get, sent.version)
@@ -138,7 +139,8 @@ class App:
         except ErvError as error:
             logger.error("version %s can't be loaded: %s", sent.version, error)
             raise Refused(503, _NOT_LOADED) from None
-        return JSONResponse({"title": loaded.title})
+        datasets = await asyncio.to_thread(datasets_of, loaded.opened.folder)
+        return JSONResponse({"title": loaded.title, "datasets": datasets})
 
     async def _explain(self, http: Request) -> Response:
         asked = await wanted(http, self._memory)
@@ -146,6 +148,8 @@ class App:
 
     async def _pair(self, http: Request) -> Response:
         sent = await _read(http, _Pair)
+        if sent.versions[0] == sent.versions[1]:
+            raise Refused(400, "versions: name two different ones to compare", param="versions")
         return JSONResponse({"sides": self._memory.pair(sent.versions)})
 
     async def _reveal(self, http: Request) -> Response:

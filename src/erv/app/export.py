@@ -33,7 +33,7 @@ class Exported:
 
 
 def export(folder: Path, output: Path) -> Exported:
-    """Writes the set, whole or not at all; equal feedback gives equal bytes.
+    """Writes the set, whole or not at all; equal feedback gives equal bytes. Git is told to ignore it.
 
     Args:
         folder: of the journal.
@@ -65,6 +65,8 @@ def export(folder: Path, output: Path) -> Exported:
     writer.writerow(_COLUMNS)
     writer.writerows(rows[kept] for kept in sorted(rows))
     with whole_folder(output) as whole:
+        # It has clips of people, which seldom may be passed on.
+        (whole / ".gitignore").write_text("*\n", encoding="utf-8")
         (whole / TABLE).write_text(table.getvalue(), encoding="utf-8")
         (whole / "video").mkdir()
         for kept in sorted(rows):

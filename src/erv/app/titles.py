@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 
 def titles_of(folders: Sequence[Path]) -> list[str]:
-    """A name for each folder: its own, with as much of the path as tells it from others of that name.
+    """A name for each of several folders: its own, with as much of the path as tells it from the others.
 
-    A page is no place for more: whoever sees it needn't know where on this machine things are. The same
-    folder twice is numbered.
+    A page is no place for more: whoever sees it needn't know where on this machine things are.
     """
     paths = [folder.resolve().parts[1:] for folder in folders]  # without the root
-    titles = [_shortest(path, [other for other in paths if other != path]) for path in paths]
-    total, seen = Counter(titles), Counter[str]()
-    for place, title in enumerate(titles):
-        seen[title] += 1
-        if total[title] > 1:
-            titles[place] = f"{title} ({seen[title]})"
-    return titles
+    return [_shortest(path, [other for other in paths if other != path]) for path in paths]
 
 
 def _shortest(path: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:

@@ -75,6 +75,7 @@ def command(
     environment = load_environment()
     isolate(environment)
     clips = served_clips()
+    _refuse_twice(bundles)
 
     def start(opened: Opened) -> Answerer:
         log = environment.state / "app" / f"{opened.digest[:16]}.log"
@@ -82,7 +83,11 @@ def command(
 
     choices = partial(_bundles, bundles) if bundles else partial(_registered, model, environment)
     versions = Versions(choices, start)
-    first = versions.choices()[0]
+    listed = versions.choices()
+    first = listed[0]
+    click.echo(f"loading {first.title} ...", err=True)
+    shown = _and([choice.title for choice in (listed if bundles else listed[:1])])
+    explain = "explain" if len(bundles) > 1 else "explains"
     told = partial(send, environment) if environment.mlflow_uri else None
     feedback = Feedback(_folder(environment), told)
     feedback.keep_telling()
@@ -102,10 +107,26 @@ def command(
             guarded,
             host=host,
             port=port,
-            announce=lambda address: click.echo(f"{first.title} explains clips at {address}"),
+            announce=lambda address: click.echo(f"{shown} {explain} clips at {address}"),
         )
     finally:
         versions.close()
+
+
+def _refuse_twice(bundles: Sequence[Path]) -> None:
+    from erv.errors import SettingsError
+
+    folders = [bundle.resolve() for bundle in bundles]
+    for bundle, folder in zip(bundles, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise SettingsError(
+                f"--bundle {bundle} is named twice, and would be compared with itself; name another, or one"
+                " bundle alone"
+            )
+
+
+def _and(titles: Sequence[str]) -> str:
+    return " and ".join([", ".join(titles[:-1]), titles[-1]]) if len(titles) > 1 else titles[0]
 
 
 def _load(versions: Versions, version: str) -> None:
@@ -130,10 +151,15 @@ def export_command(output: Path) -> None:
 
     done = export(_folder(load_environment()), output)
     if done.without_clip:
-        click.echo(f"left out {done.without_clip} whose clip was not kept")
+        click.echo(f"skipped {_answers(done.without_clip)} whose clip was not kept")
     if done.without_text:
-        click.echo(f"left out {done.without_text} that nobody approved or corrected")
-    click.echo(f"wrote {done.rows} clips with their explanations to {output}")
+        click.echo(f"skipped {_answers(done.without_text)} that nobody approved or corrected")
+    clips = "1 clip with its explanation" if done.rows == 1 else f"{done.rows} clips with their explanations"
+    click.echo(f"wrote {clips} to {output} (git ignores it)")
+
+
+def _answers(count: int) -> str:
+    return f"{count} answer{'' if count == 1 else 's'}"
 
 
 def _folder(environment: Environment) -> Path:

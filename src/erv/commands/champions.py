@@ -9,7 +9,7 @@ _COLUMNS = 100
 
 @click.command(name="champions")
 def command() -> None:
-    """List the champions, the first one first: since when, by whom, how, why, and forced past which gates."""
+    """List the champions, first to last: since when, by whom, how, why, and which gates were overridden."""
     from erv.environment import isolate, load_environment
     from erv.register.explained import explained
     from erv.register.reign import reigns

@@ -6,9 +6,13 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from erv.environment import Environment
+    from erv.register.opened import Opened
 
 
 @click.command(name="explain")
@@ -25,7 +29,7 @@ import click
     help="A bundle in a folder instead, such as models/candidate; needs no registry.",
 )
 @click.option(
-    "--dataset", help="The data set that the clips are like; where the question lists its emotions."
+    "--dataset", help="The data set that the clips are like, whose emotions count; one of the version's."
 )
 @click.option("--subtitle", help="What is said in the clips; where the question has a place for it.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
@@ -49,27 +53,24 @@ def command(
     from erv.answering.requests import Request
     from erv.environment import isolate, load_environment
     from erv.errors import ExitCode
-    from erv.predict.explain import explained
+    from erv.predict.explain import explained, fault_of
     from erv.predict.listing import shown
     from erv.predict.told import Told
-    from erv.register.opened import Opened, opened_folder, opened_version
 
     environment = load_environment()
     isolate(environment)
-    if bundle is not None:
-        opened: Opened = opened_folder(bundle)
-    else:
-        from erv.commands.version import resolved_version
-        from erv.register.fetched import fetch_version
-
-        opened = opened_version(fetch_version(resolved_version(model, environment), environment))
-    if opened.notice is not None:
-        click.echo(opened.notice, err=True)
+    # A version may take minutes to fetch and to load; for nothing but mistyped names none is needed.
+    needed = any(fault_of(clip) is None for clip in clips)
+    opened = _opened(model, bundle, environment) if needed else None
+    head: dict[str, str | None] = dict.fromkeys(("model", "version", "bundle"))
+    if opened is not None:
+        head = {"model": opened.name, "version": opened.number, "bundle": opened.digest}
+    folder = None if opened is None else opened.folder
     terminal = sys.stdout.isatty() and not as_json
     failed = 0
     log = environment.state / "explain.log"
     request = Request(dataset=dataset, subtitle=subtitle)
-    for asked in explained(opened.folder, clips, request, device=device, log=log):
+    for asked in explained(folder, clips, request, device=device, log=log):
         name = shown(asked.clip)
         told = Told(name, terminal=terminal, write=lambda text: click.echo(text, nl=False))
         if not as_json:
@@ -81,11 +82,29 @@ def command(
             if not as_json:
                 told.tell(event)
             elif isinstance(event, (Done, Error)):
-                head = {"clip": name, "model": opened.name, "version": opened.number, "bundle": opened.digest}
-                click.echo(json.dumps({**head, **_said(event, scores)}))
+                click.echo(json.dumps({"clip": name, **head, **_said(event, scores)}))
             failed += isinstance(event, Error)
     if failed:
         click.get_current_context().exit(ExitCode.ERROR)
+
+
+def _opened(model: str, bundle: Path | None, environment: Environment) -> Opened:
+    """What answers; says that it is being loaded, and what is to know of it."""
+    from erv.register.opened import opened_folder, opened_version
+
+    if bundle is not None:
+        click.echo(f"loading {bundle} ...", err=True)
+        opened = opened_folder(bundle)
+    else:
+        from erv.commands.version import resolved_version
+        from erv.register.fetched import fetch_version
+
+        found = resolved_version(model, environment)
+        click.echo(f"loading {found.name}/{found.version} ...", err=True)
+        opened = opened_version(fetch_version(found, environment))
+    if opened.notice is not None:
+        click.echo(opened.notice, err=True)
+    return opened
 
 
 def _said(event: Any, scores: Mapping[str, float]) -> dict[str, Any]:

@@ -62,8 +62,10 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
         )
     origin = pipeline.of_bundle(entries)
     now = as_texts(parse(read(environment.workspace)))
-    for sentence in [*gone_stages(origin), *other_parameters(origin, now)]:
+    for sentence in gone_stages(origin):
         _say(f"{candidate}: {sentence}; its lineage follows dvc.lock")
+    for sentence in other_parameters(origin, now):
+        _say(f"{candidate}: {sentence}; its lineage follows dvc.lock. `erv run` runs these stages")
     require("MLflow", environment.mlflow_uri, environment.workspace)
     if needed:
         store_outputs(environment, entries, list(origin), _say)

@@ -47,10 +47,10 @@ HOSTS_VARIABLE = "ERV_SERVE_HOSTS"
 )  # fmt: skip
 @click.option(
     "--per-minute", type=click.FloatRange(0, min_open=True), default=600.0, show_default=True,
-    help="Requests of a client in a minute; a client is a key, or without keys an address.",
+    help="Questions (POST) of a client in a minute; a client is a key, or without keys an address.",
 )  # fmt: skip
 @click.option(
-    "--burst", type=click.IntRange(1), default=100, show_default=True, help="Requests of a client at once."
+    "--burst", type=click.IntRange(1), default=100, show_default=True, help="Questions of a client at once."
 )
 @click.option(
     "--look-every", type=click.FloatRange(0), default=30.0, show_default=True,
@@ -89,8 +89,10 @@ def command(
     source: Source
     if bundle is not None:
         source = FolderSource(bundle)
+        click.echo(f"loading {bundle} ...", err=True)
     else:
         source = RegistrySource(partial(resolved_version, model, environment), environment)
+        click.echo(f"loading {source.newest().partition(' ')[0]} ...", err=True)
 
     def start(version: Version) -> Answerer:
         return Answerer(

@@ -19,14 +19,14 @@ import click
 )
 @click.option("--folder", type=click.Path(path_type=Path), help="Of potato and label-studio; a new one.")
 def command(name: str, target: str, folder: Path | None) -> None:
-    r"""Write the answers to the study NAME, or the study for another program.
+    """Write the answers to the study NAME, or the study for another program.
 
     \b
     table         studies/NAME/answers.parquet and answers.csv, tracked by DVC; a table only grows
     mlflow        assessments by people on the traces of the explanations that they were about
     potato        the study as a project of Potato, and the answers so far in its format
     label-studio  the same for Label Studio
-    """
+    """  # noqa: D301 (a raw docstring has no mark that click reads)
     from erv.environment import load_environment
     from erv.errors import SettingsError
     from erv.study.answers.opened import opened

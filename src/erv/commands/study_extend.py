@@ -11,11 +11,11 @@ import click
     "--without", multiple=True, metavar="RATER", help="Replace this rater's answers; may be repeated."
 )
 def command(name: str, without: tuple[str, ...]) -> None:
-    """Add slots to the study NAME for what its main items lack of raters.
+    """Add places to the study NAME for what its main items lack of raters.
 
-    Who is withdrawn before the end leaves a slot for the next rater, without this command. It is for raters
+    Who is withdrawn before the end leaves a place for the next rater, without this command. It is for raters
     who finished, but whose answers are not to count (--without). Writes studies/NAME/extension-N.json; the
-    plan and its hash stay. A running `erv study serve` sees the slots when it is started again.
+    plan and its hash stay. A running `erv study serve` gives the new places out when no other is free.
     """
     from erv.environment import load_environment
     from erv.errors import DataError
@@ -23,6 +23,7 @@ def command(name: str, without: tuple[str, ...]) -> None:
     from erv.study.answers.state import state_of
     from erv.study.extend import extend, lacking, standing
     from erv.study.plan import read_key, read_study
+    from erv.study.wording import counted
 
     with opened(name, load_environment().workspace) as (study, base, database):
         state, log = state_of(base, study), database.log()
@@ -31,5 +32,8 @@ def command(name: str, without: tuple[str, ...]) -> None:
         raise DataError(f"study {name}: has no rater {unknown[0]!r}; `erv study status {name}` lists them")
     missing = lacking(study, *standing(study, log, state, without))
     path = extend(study, read_key(study), missing)
-    slots = len(read_study(study.folder).assignments) - len(study.assignments)
-    click.echo(f"wrote {path}: {slots} more slots for {len(missing)} items; commit {path}.dvc")
+    added = counted(len(read_study(study.folder).assignments) - len(study.assignments), "more place")
+    click.echo(
+        f"wrote {path}: {added} for {counted(len(missing), 'item')}; commit {path}.dvc"
+        f". A running `erv study serve {name}` on this machine gives them out; next: erv study invite {name}"
+    )

@@ -35,13 +35,13 @@ def command(name: str, path: Path, source: str, changed: Changed) -> None:
     from erv.study.answers.opened import opened
     from erv.study.exchange import read_project
     from erv.study.exchange.taking import take
+    from erv.study.wording import counted
 
     with opened(name, load_environment().workspace) as (study, base, _):
         found = read_project(source, study, path)
         taken = take(base, study, found.given, changed=changed)
     here = taken.new + taken.known + taken.replaced + taken.kept
-    raters = len(taken.people)
-    click.echo(f"{here} answers of {raters} {'rater' if raters == 1 else 'raters'}, {taken.new} new")
+    click.echo(f"{counted(here, 'answer')} of {counted(len(taken.people), 'rater')}, {taken.new} new")
     for count, what in (
         (taken.replaced, "changed there: taken instead of the earlier ones"),
         (taken.kept, "changed there: left out, the earlier ones stay"),

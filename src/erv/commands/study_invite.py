@@ -28,13 +28,25 @@ def command(name: str, count: int, days: float, panel: str | None, url: str) -> 
     from erv.environment import load_environment
     from erv.study.answers.links import PLACEHOLDER, link
     from erv.study.answers.opened import opened
+    from erv.study.answers.raters import now
+    from erv.study.answers.state import state_of
+    from erv.study.wording import counted
 
-    with opened(name, load_environment().workspace) as (study, _, database):
+    with opened(name, load_environment().workspace) as (study, base, database):
         made = database.invite(1 if panel else count, days=days, panel=panel)
+        lacking = state_of(base, study).uninvited(now())
     for one in made:
         click.echo(f"{one.id}  {link(url, one.token, panel)}")
-    slots = len(study.assignments)
-    click.echo(f"{len(made)} for {slots} slots; keep the addresses, only hashes are stored", err=True)
+    places = counted(len(study.assignments), "place")
+    if panel:
+        click.echo(f"one address for all {places}; keep it, only its hash is stored", err=True)
+    else:
+        more = f", {lacking} more {'is' if lacking == 1 else 'are'} needed" if lacking else ""
+        click.echo(
+            f"{counted(count, 'invitation')}; the study has {places}{more}. Keep the addresses, only hashes"
+            " are stored",
+            err=True,
+        )
     if panel == "other":
         click.echo(
             f"replace {PLACEHOLDER} by the panel's placeholder for its member's id; as printed, the address"

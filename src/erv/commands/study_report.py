@@ -37,25 +37,20 @@ def command(
     """
     from pathlib import Path
 
+    from erv.commands.shown import progress_shown
+    from erv.environment import load_environment
     from erv.settings import load_settings
+    from erv.stage import configure_logging
     from erv.study.analysis.checks import Rules
     from erv.study.analysis.instruments import read_evaluations, scores_of_judges, scores_of_verifier
     from erv.study.analysis.page import sentence, verdicts
-    from erv.study.analysis.report import PASSED, Level, measure, write_report
+    from erv.study.analysis.report import DOCUMENT, PASSED, Level, measure, write_report
     from erv.study.pinning import pin
     from erv.study.plan import folder_of, read_key, read_study
 
+    configure_logging(load_environment())
     settings = load_settings()
     study = read_study(folder_of(name))
-    instruments = {}
-    if not without_judges:
-        from erv.verifier import EmotionVerifier
-
-        rows = read_evaluations(read_key(study), Path("eval"))
-        instruments = {
-            **scores_of_judges(rows),
-            "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
-        }
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
     known = settings.study.rules
     rules = Rules(
@@ -64,11 +59,23 @@ def command(
         without,
         known.without,
     )
-    found = measure(study, instruments, level, rules)
+    with progress_shown():
+        instruments = {}
+        if not without_judges:
+            click.echo("loading the verifier", err=True)
+            from erv.verifier import EmotionVerifier
+
+            rows = read_evaluations(read_key(study), Path("eval"))
+            instruments = {
+                **scores_of_judges(rows),
+                "verifier": scores_of_verifier(rows, EmotionVerifier.from_pretrained("models/verifier")),
+            }
+        found = measure(study, instruments, level, rules)
     page = write_report(found, study)
     pin([page.parent])
     for item in verdicts(found[PASSED], {policy: policy for policy in found["policies"]}):
         click.echo(sentence(item))
     if failed := found["checks"]["failed"]:
         click.echo(f"left out: {', '.join(failed)}")
-    click.echo(page)
+    click.echo(f"{page.resolve()} (figures: {DOCUMENT})")
+    click.echo(f"DVC has the folder; commit {page.parent}.dvc and {study.folder}/.gitignore")

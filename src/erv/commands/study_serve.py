@@ -29,6 +29,7 @@ def command(name: str, port: int, hosts: tuple[str, ...], https: bool) -> None:
     from erv.study.media import check_media
     from erv.study.pages.app import MOST_BYTES, application
     from erv.study.plan import MEDIA
+    from erv.study.wording import counted
     from erv.web.run import LOOPBACK, hosts_of, run
     from erv.web.site import site
 
@@ -41,7 +42,9 @@ def command(name: str, port: int, hosts: tuple[str, ...], https: bool) -> None:
         )
 
         def announce(address: str) -> None:
-            click.echo(f"study {name}: {len(study.assignments)} slots, answers in {database.name}")
+            click.echo(
+                f"study {name}: {counted(len(study.assignments), 'place')}, answers in {database.name}"
+            )
             click.echo(f"serving {address}; invitations: erv study invite {name} --url {address}")
 
         run(app, port=port, announce=announce)

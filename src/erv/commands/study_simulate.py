@@ -12,7 +12,7 @@ import click
     "strengths",
     multiple=True,
     metavar="POLICY=NUMBER",
-    help="In natural logarithms of odds; one for each policy. A policy 1 above another wins 73 of 100.",
+    help="In natural logarithms of odds; 0 if left out. A policy 1 above another wins 73 of 100.",
 )
 @click.option("--ties", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Share of ties.")
 @click.option(
@@ -21,7 +21,7 @@ import click
 @click.option(
     "--careless", type=click.FloatRange(0, 1), default=0.1, show_default=True, help="Answer at random."
 )
-@click.option("--raters", type=click.IntRange(1), help="How many; all slots if left out.")
+@click.option("--raters", type=click.IntRange(1), help="How many; all places if left out.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of everything random.")
 def command(
     name: str,
@@ -53,8 +53,16 @@ def command(
         except ValueError:
             raise SettingsError(f"--strength {text}: expected POLICY=NUMBER, such as erv=0.5") from None
     settings, study = load_settings(), read_study(folder_of(name))
-    model = Model(known, ties=ties, alpha=alpha, careless=careless)
-    model.check(list(read_key(study).policies))
+    policies = list(read_key(study).policies)
+    if unknown := [policy for policy in known if policy not in policies]:
+        raise SettingsError(
+            f"--strength {unknown[0]}={known[unknown[0]]:g}: expected a policy of the study:"
+            f" {', '.join(policies)}"
+        )
+    if unnamed := [policy for policy in policies if policy not in known]:
+        click.echo(f"strength 0 for {', '.join(unnamed)}, which no --strength names")
+    strengths_of = {policy: known.get(policy, 0.0) for policy in policies}
+    model = Model(strengths_of, ties=ties, alpha=alpha, careless=careless)
     folder = load_environment().workspace / ".erv" / "studies" / "simulated" / study.name
     level = Level(settings.register_.confidence, settings.register_.bootstrap_samples, settings.seed)
     for line in rehearse(study, folder, model, raters=raters, seed=seed, level=level):

@@ -12,7 +12,8 @@ def command(name: str, as_json: bool) -> None:
     """Say who was invited to the study NAME, who has answered how much, and which places are free.
 
     Raters have the pseudonyms that they are shown as their numbers. Beside them is who they are to the panel,
-    or to the program that their answers came from.
+    or to the program that their answers came from, and without a panel the code that they were shown at the
+    end.
     """
     import json
     from dataclasses import asdict
@@ -20,6 +21,7 @@ def command(name: str, as_json: bool) -> None:
     from erv.environment import load_environment
     from erv.study.answers.opened import opened
     from erv.study.answers.state import state_of
+    from erv.study.wording import counted
 
     with opened(name, load_environment().workspace) as (study, base, database):
         state = state_of(base, study)
@@ -31,8 +33,8 @@ def command(name: str, as_json: bool) -> None:
     counts = state.answers.values()
     click.echo(f"plan {study.sha256[:12]}, answers in {where}")
     click.echo(
-        f"{finished} of {len(study.assignments)} slots finished, {len(state.free)} free;"
-        f" {sum(counts)} answers to {len(counts)} main items,"
+        f"{finished} of {counted(len(study.assignments), 'place')} finished, {len(state.free)} free;"
+        f" {counted(sum(counts), 'answer')} to {counted(len(counts), 'main item')},"
         f" {min(counts, default=0)} to {max(counts, default=0)} each"
     )
     for rater in state.raters:
@@ -40,6 +42,7 @@ def command(name: str, as_json: bool) -> None:
             f"  {rater.id}  {rater.slot or '-':8} {rater.answered:3} of {rater.asked:3}  {rater.word}"
             f"{f'  ({rater.invitation})' if rater.invitation else ''}"
             f"{f'  {rater.participant}' if rater.participant else ''}"
+            f"{f'  code {rater.code}' if rater.code and study.panel is None else ''}"
         )
     for invited in state.invitations:
         if not invited.raters or invited.panel or invited.withdrawn:

@@ -24,7 +24,7 @@ def other_parameters(lock: Locked, parameters: Mapping[str, str]) -> Iterator[st
         parameters: of the `params.yaml` beside it, by dotted name, as texts.
     """
     differing = {name: _parameters(entry, parameters) for name, entry in lock.items()}
-    found = dict.fromkeys(change.text() for items in differing.values() for change in items)
+    found = dict.fromkeys(change.brief() for items in differing.values() for change in items)
     if found:
         yield _sentence([name for name, items in differing.items() if items], "parameters", list(found))
 

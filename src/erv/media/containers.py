@@ -47,7 +47,7 @@ def container_of(path: Path) -> str:
     """FFmpeg's name of a video file's format: mov, matroska, avi, flv, mpeg, mpegts, asf, ogg, ...
 
     Raises:
-        MediaError: the file names other files, holds no pictures, or begins like no known format.
+        MediaError: the file names other files, holds no pictures, or is in no known format.
     """
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
@@ -61,7 +61,7 @@ def container_of(path: Path) -> str:
         raise MediaError("no video track")
     form = _streamed(head)
     if form is None:
-        raise MediaError("container can't be read: it begins like no known video format")
+        raise MediaError("container can't be read: not a known video format")
     return form
 
 

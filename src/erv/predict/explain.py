@@ -22,7 +22,7 @@ class Asked:
 
 
 def explained(
-    bundle: Path, clips: Sequence[Path], request: Request, *, device: str, log: Path
+    bundle: Path | None, clips: Sequence[Path], request: Request, *, device: str, log: Path
 ) -> Iterator[Asked]:
     """What is said about clips, in their order.
 
@@ -30,7 +30,7 @@ def explained(
     are decoded. The events of a clip must be read before the next clip is taken.
 
     Args:
-        bundle: the folder.
+        bundle: the folder; None if no clip can be asked about, by `fault_of`.
         clips: files.
         request: what else is asked, the same of all.
         device: "auto", "cpu" or "cuda".
@@ -39,8 +39,8 @@ def explained(
     Raises:
         RegistryError, EvaluationError: see `erv.answering.process.Answerer`.
     """
-    faults = [_fault(clip) for clip in clips]
-    if all(fault is not None for fault in faults):
+    faults = [fault_of(clip) for clip in clips]
+    if bundle is None:
         yield from (Asked(clip, iter([_error(fault)])) for clip, fault in zip(clips, faults, strict=True))
         return
     with Answerer(
@@ -64,7 +64,7 @@ def _error(fault: str | None) -> Error:
     return Error(fault, "clip")
 
 
-def _fault(clip: Path) -> str | None:
+def fault_of(clip: Path) -> str | None:
     """Why a file can't be asked about, as far as that is seen without reading it."""
     if clip.is_dir():
         return "a folder; name its clips, or ask about all with `erv predict`"

@@ -17,7 +17,7 @@ from erv.register.against_champion import is_traced, objections, unmet, unseen
 from erv.register.explained import explained
 from erv.register.gates import CHAMPION, Verdict, nothing_withdrawn
 from erv.register.news import tell
-from erv.register.reign import Reign, complete, forced_past, last_noted, note, now, present_reign
+from erv.register.reign import Reign, complete, last_noted, note, now, overridden, present_reign
 from erv.register.turn import registry_turn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
@@ -69,7 +69,7 @@ def promote(
         reason: why; kept with the reign.
         force: also if it did not pass its gates; they are then named in the reign.
         shown: the objections that a person saw before forcing it (`erv.register.review`); any other still
-            refuses the version. By default, it is forced past all.
+            refuses the version. By default, all are overridden.
         expected: the number of the champion whose place it takes, or `none`; by default any.
 
     Raises:
@@ -108,7 +108,7 @@ def promote(
         said = f"{what} was already the champion; since when and why is noted only now"
     elif old is not None:
         said += f"; it was {old.brief()}"
-    return f"{said}; forced past {forced_past(against)}" if against else said
+    return f"{said}; {overridden(against)}" if against else said
 
 
 def already(version: str, environment: Environment, settings: Settings) -> str | None:
@@ -199,7 +199,7 @@ def rollback(
     said = f"{name} version {before} is the champion again; {was}"
     if gone:
         said += f"; passed over {_deleted(gone)}"
-    return f"{said}; forced past {forced_past(against)}" if against else said
+    return f"{said}; {overridden(against)}" if against else said
 
 
 def _named(name: str, version: str, number: str) -> str:

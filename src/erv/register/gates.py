@@ -124,7 +124,9 @@ class Verdict:
         if self.judge is not None:
             what += " (every worthy judge)" if self.judge == EVERY else f" (judge {self.judge})"
         found = f"{what} {self._interval}" if self.value is not None else f"{what}: {self.reason or OPEN}"
-        needs = f", needs {self._needs}" if self._needs else ""
+        # What it would need says nothing where nothing was measured.
+        told = self.outcome != CANT_TELL or self.value is not None
+        needs = f", needs {self._needs}" if self._needs and told else ""
         return f"{self.outcome}: {found}{needs}" + (f"; {self.rules}" if self.rules else "")
 
     @property

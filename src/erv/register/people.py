@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STUDIES, EVALUATIONS = Path("studies"), Path("eval")
 LEAST_RATERS = 5  # with fewer, an interval says little about other people
-VERSION = 1  # of the report
+VERSION = 2  # of the report
 
 
 def decided_by_people(verdicts: Sequence[Verdict], bundle: Bundle, settings: Settings) -> tuple[Verdict, ...]:
@@ -68,10 +68,10 @@ def _decided(verdict: Verdict, bundle: Bundle, settings: Settings) -> Verdict:
         return _untold(
             verdict, f"study {verdict.study} has no answers that compare {candidate} with {against}"
         )
-    if pair["raters"] < LEAST_RATERS:
+    if pair["checked"] < LEAST_RATERS:
         return _untold(
             verdict,
-            f"study {verdict.study} has {pair['raters']} raters that passed its checks, fewer than"
+            f"study {verdict.study} has {pair['checked']} raters that passed its checks, fewer than"
             f" {LEAST_RATERS}",
         )
     said = _in_words(found["checks"]["rules"], len(found["checks"]["failed"]))

@@ -34,6 +34,7 @@ from erv.register.reign import How, Reign, complete, now, reigns
 from erv.register.serving_code import serving_code
 from erv.register.succession import succession
 from erv.register.turn import registry_turn
+from erv.register.unasked import unasked
 from erv.register.uncommitted import committed_code
 from erv.register.versions import (
     CHALLENGER,
@@ -235,7 +236,7 @@ def _publish(
             verdicts = taken_over(bundle, champions, champion)
         else:
             verdicts = _gate(bundle, before, champion, other, settings)
-        verdicts = decided_by_people(verdicts, bundle, settings)
+        verdicts = (*decided_by_people(verdicts, bundle, settings), *unasked(bundle, settings))
         committed = committed_code(bundle.folder, environment.workspace)
         verdicts += committed.verdicts(version.tags.get(CODE_COMMIT_TAG))
         verdicts += (*_of_lineage(number, settings, lineage), *withdrawn(number))

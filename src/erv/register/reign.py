@@ -91,15 +91,15 @@ class Reign:
         if self.commit:
             lines.append(f"  answers with the code of git commit {self.commit}")
         if gates := tuple(dict.fromkeys(self.forced)):
-            lines.append(f"  forced past {forced_past(gates)}:")
+            lines.append(f"  {overridden(gates)}:")
             lines += [_filled(gate, "    ", width) for gate in gates]
         return "\n".join(lines)
 
 
-def forced_past(sentences: Sequence[str]) -> str:
-    """`1 gate`, `2 gates`; `1 obstacle` where not all are verdicts, as a version may have none."""
+def overridden(sentences: Sequence[str]) -> str:
+    """`2 gates overridden`; `1 obstacle overridden` where not all are verdicts: a version may have none."""
     word = "gate" if all(map(tells_a_verdict, sentences)) else "obstacle"
-    return f"1 {word}" if len(sentences) == 1 else f"{len(sentences)} {word}s"
+    return f"{len(sentences)} {word}{'' if len(sentences) == 1 else 's'} overridden"
 
 
 def _filled(text: str, indent: str, width: int | None) -> str:

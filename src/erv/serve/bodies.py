@@ -40,15 +40,21 @@ def late() -> Refused:
     return Refused(408, f"the request did not arrive within {READ_SECONDS:g} s")
 
 
-async def read_json(request: Request, model: type[_Model]) -> _Model:
+async def read_json(request: Request, model: type[_Model], otherwise: str = "") -> _Model:
     """The body as JSON of a model.
+
+    Args:
+        request: of the client.
+        model: of the body.
+        otherwise: what else is taken at this address, for whoever sends neither.
 
     Raises:
         Refused: 400, with the place that is wrong; 408, 415.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send JSON, with the Content-Type application/json")
+        wanted = f"JSON, with the Content-Type application/json{otherwise}"
+        raise Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {wanted}")
     body = await read_body(request)
     # A clip in base64 takes a while.
     return await asyncio.to_thread(_parsed, body, model)

@@ -96,7 +96,7 @@ class ChatRequest(_Strict):
     stream_options: StreamOptions | None = None
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    dataset: str | None = Field(None, description="the data set that the clip is like")
+    dataset: str | None = Field(None, description="the data set that the clip is like, one of the version's")
     subtitle: str | None = Field(None, description="what is said in the clip")
     seed: int | None = Field(None, description="taken, and changes nothing: a clip gets the same answer")
     user: str | None = Field(None, description="taken, and not looked at")

@@ -53,7 +53,7 @@ def explain_routes(service: Service) -> APIRouter:
 
 
 async def _from_json(http: HttpRequest) -> Request:
-    body = await read_json(http, ExplainRequest)
+    body = await read_json(http, ExplainRequest, f", or a form ({_FORM}), as curl -F content=@clip.mp4 does")
     content, audio = await asyncio.to_thread(
         lambda: tuple(
             None if text is None else file_in(text, name)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,6 +42,8 @@ class Metrics:
     """
 
     def __init__(self, engine: Engine) -> None:
+        # A second series for each, which nobody reads.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._registry.register(_OfEngine(engine))
         self._requests = Counter(
@@ -110,7 +118,7 @@ class _OfEngine(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         engine = self._engine
-        yield GaugeMetricFamily("erv_waiting", "Requests that wait.", value=engine.waiting)
+        yield GaugeMetricFamily("erv_waiting", "Waiting requests.", value=engine.waiting)
         yield GaugeMetricFamily("erv_answering", "Requests that are being answered.", value=engine.answering)
         yield GaugeMetricFamily("erv_ready", "Whether requests are answered.", value=float(engine.ready))
         yield GaugeMetricFamily("erv_started_seconds", "When the server was started.", value=self._since)

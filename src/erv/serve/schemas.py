@@ -19,7 +19,7 @@ class ExplainRequest(BaseModel):
     clip: str | None = Field(None, description="path, file:// or s3:// URI below ERV_SERVE_ROOT")
     content: str | None = Field(None, description="the file of the clip in base64")
     audio: str | None = Field(None, description="a file of sound in base64, heard instead of the clip's own")
-    dataset: str | None = Field(None, description="the data set that the clip is like")
+    dataset: str | None = Field(None, description="the data set that the clip is like, one of the version's")
     subtitle: str | None = Field(None, description="what is said in the clip")
     prompt: str | None = Field(None, description="asked in place of the version's own question")
     max_new_tokens: int | None = Field(None, ge=1, description="a longer answer is cut")

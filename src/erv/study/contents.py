@@ -173,6 +173,15 @@ class Texts(Part):
     questions: dict[str, str]
     page: dict[str, str]
 
+    def answer(self, written: str) -> str:
+        """An answer as raters read it: if it is one of the study's emotions, as that is called here.
+
+        Args:
+            written: by the policy.
+        """
+        names = {label.casefold(): name for label, name in self.emotions.items()}
+        return names.get(written.strip().casefold(), written)
+
 
 class Panel(Part):
     """What a panel of paid raters needs to know that somebody finished.

@@ -9,6 +9,7 @@ are.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -63,6 +64,8 @@ __all__ = [
     "read_study",
 ]
 
+_LOG = logging.getLogger(__name__)
+
 STUDIES = Path("studies")
 PLAN = "study.json"
 MEDIA = "media"
@@ -71,7 +74,7 @@ _EXTENSION = re.compile(r"extension-([1-9][0-9]{0,5})\.json(?:\.dvc)?")
 
 
 class Study:
-    """A plan as it was read.
+    """A plan as it was read, with the extensions that were there.
 
     Attributes:
         sha256: of the bytes of `study.json`. Every answer carries it.
@@ -158,12 +161,28 @@ class Study:
         Raises:
             DataError: no file of the study has this slot.
         """
-        if slot not in self.assignments:
+        if slot not in self.assignments and not (self.look_again() and slot in self.assignments):
             raise DataError(
                 f"study {self.name}: slot {slot!r}, which a rater has, is in no file of {self.folder};"
                 " restore its extensions (extension-N.json and its .dvc file) from where it was extended"
             )
         return self.assignments[slot]
+
+    def look_again(self) -> bool:
+        """Takes in extensions that were written since the study was read; says whether there were any.
+
+        So pages that are being served see them. Files that can't be read are logged and left for later: they
+        may be being written, and nobody who answers can mend them.
+        """
+        try:
+            seats = _all_seats(self.folder, self._plan, self.sha256)
+        except DataError as error:
+            _LOG.warning("the extensions of study %s are not looked at: %s", self.name, error)
+            return False
+        if not set(seats.assignments) > set(self.assignments):
+            return False
+        self._seats = seats
+        return True
 
     def item(self, item_id: str) -> Item:
         """The item of this id.
@@ -251,6 +270,12 @@ def read_study(folder: Path) -> Study:
     plan, sha256 = _parsed(Plan, text, path), sha256_of_text(text)
     if plan.name != folder.name:
         raise DataError(f"{path}: is the study {plan.name!r}, expected {folder.name!r}; rename its folder")
+    return Study(plan, sha256, folder, _all_seats(folder, plan, sha256))
+
+
+def _all_seats(folder: Path, plan: Plan, sha256: str) -> Seats:
+    """Those of the plan and its extensions; raises DataError as `read_study`."""
+    path = folder / PLAN
     assignments, swapped = dict(plan.seats.assignments), dict(plan.seats.swapped)
     for source, seats in ((path, plan.seats), *_extensions(folder, sha256)):
         _check_seats(source, seats, plan)
@@ -258,7 +283,7 @@ def read_study(folder: Path) -> Study:
             raise DataError(f"{source}: slot {taken[0]!r} is there already; delete one of the extensions")
         assignments.update(seats.assignments)
         swapped.update(seats.swapped)
-    return Study(plan, sha256, folder, Seats(assignments=assignments, swapped=swapped))
+    return Seats(assignments=assignments, swapped=swapped)
 
 
 def read_key(study: Study) -> Key:

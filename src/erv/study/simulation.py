@@ -19,6 +19,7 @@ from erv.study.analysis.said import labels_of
 from erv.study.answers.connection import Answerbase
 from erv.study.answers.database import Database
 from erv.study.plan import HIGHEST, LOWEST, RATINGS, TIE, Item, Key, Study
+from erv.study.wording import counted
 
 _BEGAN_MS = 1_700_000_000_000  # any time will do
 _GOLD_RIGHT = 0.95  # of those who pay attention
@@ -87,8 +88,8 @@ def simulate(base: Answerbase, study: Study, key: Key, model: Model, *, raters: 
     model.check(list(key.policies))
     if raters > len(study.assignments):
         raise SettingsError(
-            f"study {study.name} has {len(study.assignments)} slots, which is fewer than"
-            f" {raters} raters; simulate fewer"
+            f"study {study.name} has {counted(len(study.assignments), 'place')}, which is fewer than"
+            f" {counted(raters, 'rater')}; simulate fewer"
         )
     numbers, clock = count(1), count(_BEGAN_MS, 1000)
     database = Database(base, study, name_rater=lambda: f"r{next(numbers):010d}", clock=lambda: next(clock))

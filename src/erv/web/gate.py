@@ -108,7 +108,7 @@ class OwnPagesOnly:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers 403 to what a page of another address asks; a client that is no browser names no page."""
         if scope["type"] in ("http", "websocket") and _foreign(Headers(scope=scope)):
-            sentence = "pages of other addresses are not answered"
+            sentence = "cross-origin requests are refused"
             await _refuse(self._refusal, HTTPStatus.FORBIDDEN, sentence, (scope, receive, send))
             return
         await self._app(scope, receive, send)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from erv.answering.scores import Written, answer_scores
+from erv.answering.scores import Written, _options, _place, answer_scores
 from erv.policies import Policy
 from erv.policies.common.generate import encode
 from erv.policies.common.policy import token_positions
@@ -20,7 +20,14 @@ TEXTS = [
     "<think>He smiles.</think>\n<answer>happiness</answer>",
     "<answer>fear</answer> <answer>anger</answer>",
 ]
-NAMES = ["anger", "happiness", "fear", "disappointment", *(f"name{number}" for number in range(20))]
+# Words that begin others, more of them than go together, and emotions with one word.
+WORDS = {
+    "anger": ("anger", "angry"),
+    "happy": ("happy", "happiness", "happiness itself"),
+    "fear": ("fear", "fearful", "fear of heights"),
+    "disappointment": ("disappointment",),
+    **{f"name{number}": (f"name{number}",) for number in range(20)},
+}
 
 
 @pytest.fixture(params=["humanomni", "qwen_omni"])
@@ -79,15 +86,50 @@ def test_scores_are_those_of_the_whole(policy: Policy, capital: bool) -> None:
         for start, answer in zip(before, answers, strict=True)
     ]
     cache = read_together(policy, prompts, said)
-    names = [name.capitalize() for name in NAMES] if capital else NAMES
+    words = {
+        name: tuple(word.capitalize() if capital else word for word in own) for name, own in WORDS.items()
+    }
     for row in range(2):
         written = Written(cache, row, prompts[row], max(map(len, prompts)), said[row])
-        found = answer_scores(policy, written, NAMES)
-        logs = torch.tensor([whole(policy, prompts[row], row, before[row], name) for name in names])
-        expected = torch.softmax(logs, 0).tolist()
-        assert list(found) == NAMES
-        assert list(found.values()) == pytest.approx(expected, abs=2e-5)
+        read: list[str] = []
+
+        def words_for(answer: str, read: list[str] = read) -> dict[str, tuple[str, ...]]:
+            read.append(answer)
+            return words
+
+        found = answer_scores(policy, written, words_for)
+        assert read == [answers[row]]
+        assert list(found) == list(WORDS)
+        assert list(found.values()) == pytest.approx(
+            expected(policy, prompts[row], row, before[row], words), abs=2e-5
+        )
         assert sum(found.values()) == pytest.approx(1.0, abs=1e-4)
+
+
+def expected(
+    policy: Policy, prompt: list[int], row: int, before: str, words: dict[str, tuple[str, ...]]
+) -> list[float]:
+    """The share of each emotion in the probabilities of all words."""
+    logs = [[whole(policy, prompt, row, before, word) for word in own] for own in words.values()]
+    shares = [torch.tensor(own).double().exp().sum().item() for own in logs]
+    return [share / sum(shares) for share in shares]
+
+
+def test_the_tokens_that_were_written_count(policy: Policy) -> None:
+    """A policy may spell a word in other tokens than the tokenizer."""
+    tokenizer = policy.processor.tokenizer
+    letters = [token for letter in "fear" for token in tokenizer(letter)["input_ids"]]
+    closing = tokenizer("</answer>")["input_ids"]
+    written = [*letters, *closing]
+    assert tokenizer.decode(written) == "fear</answer>"
+    assert written != tokenizer("fear</answer>")["input_ids"]
+    place = _place(policy, [*tokenizer("<answer>")["input_ids"], *written, tokenizer.eos_token_id])
+    assert place is not None
+    assert list(place.own) == written
+    assert set(_options(policy, place, {"fear": ("fear",)})) == {
+        (tuple(written), "fear"),
+        (tuple(tokenizer("fear</answer>")["input_ids"]), "fear"),
+    }
 
 
 def test_a_completion_that_begins_with_the_answer(policy: Policy) -> None:
@@ -96,13 +138,14 @@ def test_a_completion_that_begins_with_the_answer(policy: Policy) -> None:
     prompts = [[*policy.processor.prompt_ids(), *tokenizer(DIRECT_BEGINNING)["input_ids"]]]
     said = [tokenizer("fear</answer>")["input_ids"]]
     cache = read_together(policy, prompts, said)
-    found = answer_scores(policy, Written(cache, 0, prompts[0], len(prompts[0]), said[0]), NAMES)
-    logs = torch.tensor([whole(policy, prompts[0], 0, "", name) for name in NAMES])
-    assert list(found.values()) == pytest.approx(torch.softmax(logs, 0).tolist(), abs=2e-5)
+    written = Written(cache, 0, prompts[0], len(prompts[0]), said[0])
+    found = answer_scores(policy, written, lambda _: WORDS)
+    assert list(found.values()) == pytest.approx(expected(policy, prompts[0], 0, "", WORDS), abs=2e-5)
 
 
 def test_without_an_answer_there_are_none(policy: Policy) -> None:
     prompts = [policy.processor.prompt_ids()]
     said = [policy.processor.tokenizer("<think>He smiles.</think>\n<answer>happi")["input_ids"]]
     cache = read_together(policy, prompts, said)
-    assert answer_scores(policy, Written(cache, 0, prompts[0], len(prompts[0]), said[0]), NAMES) == {}
+    written = Written(cache, 0, prompts[0], len(prompts[0]), said[0])
+    assert answer_scores(policy, written, lambda _: WORDS) == {}

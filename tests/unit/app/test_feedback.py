@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -176,6 +177,14 @@ def test_an_export_is_read_as_a_reasoning_set(tmp_path: Path) -> None:
     first = {path.name: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert export(tmp_path / "app", tmp_path / "again") == Exported(3, 1, 3)
     assert {p.name: p.read_bytes() for p in (tmp_path / "again").rglob("*") if p.is_file()} == first
+
+    git = ["git", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    status = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=all", "round-2"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert status.stdout == "", "clips of people would be committed"
 
     reader = IngestSettings(
         fold=1, validation_share=0.0, expect="full", max_excluded_share=0.0,

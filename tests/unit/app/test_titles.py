@@ -17,7 +17,6 @@ from erv.app.titles import titles_of
         (["/srv/models/candidate", "/srv/older/candidate"], ["models/candidate", "older/candidate"]),
         (["/srv/a/m/c", "/srv/b/m/c", "/srv/m/d"], ["a/m/c", "b/m/c", "d"]),
         (["/c", "/srv/c"], ["c", "srv/c"]),
-        (["/srv/c", "/srv/c"], ["c (1)", "c (2)"]),
     ],
 )
 def test_titles(folders: list[str], titles: list[str]) -> None:

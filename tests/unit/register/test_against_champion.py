@@ -138,7 +138,7 @@ def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
     assert against == ["it is external, so its gates are never decided"]
     assert unmet(against) == "can't become champion by its gates"
     said = Reign("3", "2026-11-29T10:00:00Z", "ann@box", "promote", "why", tuple(against)).text()
-    assert "forced past 1 obstacle:\n    it is external" in said
+    assert "1 obstacle overridden:\n    it is external" in said
     against = objections(candidate, None, BROKEN)
     assert against[1:] == ["fail: lineage: 1 broken"]
     assert unmet(against) == "can't become champion by its gates"
@@ -149,7 +149,7 @@ def test_of_a_version_without_gates_none_is_said_to_have_failed() -> None:
     ("verdicts", "before", "champions", "reigned", "how"),
     [
         ((PASSED, HELD), None, (PASSED, HELD), [B2], "serving code"),
-        ((FAILED, HELD), None, (FAILED, HELD), [B2], "serving code"),  # as the champion was forced past it
+        ((FAILED, HELD), None, (FAILED, HELD), [B2], "serving code"),  # as it was overridden for the champion
         ((FAILED, HELD), None, None, [B2], "serving code"),  # forced without any verdict
         ((PASSED, BROKEN), None, (PASSED, HELD), [B2], None),
         ((PASSED, UNCLEAR), None, (PASSED,), [B2], None),

@@ -39,5 +39,14 @@ def test_parameters_of_now_that_did_not_make_the_candidate_are_named(workspace: 
     said = CliRunner().invoke(command, []).output
     assert f"not run with these parameters: register (seed {now['seed'] + 1} → {now['seed']})" in said
     assert "its lineage follows dvc.lock" in said
+    assert "`erv run` runs these stages" in said
     made_with(workspace, seed=now["seed"])
     assert "not run with" not in CliRunner().invoke(command, []).output
+
+
+def test_of_long_lists_the_warning_says_how_many_items_differ(workspace: Path) -> None:
+    now = yaml.safe_load((workspace / "params.yaml").read_text())
+    gates = now["register"]["gates"]
+    made_with(workspace, **{"register.gates": [*gates[2:], {"metric": "WAR", "minimum": 0.123}]})
+    said = CliRunner().invoke(command, []).output
+    assert "not run with these parameters: register (register.gates: 2 added, 1 gone);" in said

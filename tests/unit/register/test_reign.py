@@ -47,7 +47,7 @@ def test_a_reason_that_is_too_long_is_cut_and_says_so(letter: str, gates: list[s
         (Reign("2", "T", "ann@box", "gates"), "version 2 since T, gates by ann@box"),
         (
             Reign("2", "T", "ann@box", "promote", "better", ("fail: EPC",), deleted=True),
-            "version 2, which was deleted, since T, promote by ann@box: better\n  forced past 1 gate:\n"
+            "version 2, which was deleted, since T, promote by ann@box: better\n  1 gate overridden:\n"
             "    fail: EPC",
         ),
     ],
@@ -57,13 +57,13 @@ def test_a_reign_as_text(reign: Reign, text: str) -> None:
 
 
 def test_gates_are_listed_once_and_fit_a_terminal() -> None:
-    """`forced past` stood before each of them, in lines of any length."""
+    """`overridden` stood before each of them, in lines of any length."""
     gates = [f"can't tell: EPC minus champion (judge {name}): {'it was compared, ' * 12}" for name in "ab"]
     reign = Reign("2", "T", "Ann (ann@box)", "promote", "better " * 30, (*gates, gates[0]))
     lines = reign.text(100).split("\n")
     assert max(map(len, lines)) <= 100
-    assert sum("forced past" in line for line in lines) == 1
-    assert lines.count("  forced past 2 gates:") == 1
+    assert sum("overridden" in line for line in lines) == 1
+    assert lines.count("  2 gates overridden:") == 1
     starts = [line for line in lines if line.startswith("    can't tell: EPC minus champion (judge")]
     assert len(starts) == 2
     whole = " ".join(reign.text(100).split())

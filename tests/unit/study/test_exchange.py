@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,7 +14,7 @@ import yaml
 from erv.errors import DataError
 from erv.study.answers.database import Database
 from erv.study.answers.state import state_of
-from erv.study.exchange import read_project, write_project
+from erv.study.exchange import PROGRAMS, read_project, write_project
 from erv.study.exchange.given import Given, latest
 from erv.study.exchange.taking import Changed, Taken, take
 from erv.study.plan import Study, read_study
@@ -21,6 +22,7 @@ from tests.support.small_study import write_small_study
 
 PAIR = {"emotion": "anger", "preferred": "BBBB"}
 TIE = {"emotion": "sadness", "preferred": "tie"}
+POTATO = ("config.yaml", "items.jsonl")
 RATING = {"emotion": "anger", "ratings": {"emotion": 4, "own_answer": 5, "true": 2, "fluent": 1}}
 
 
@@ -66,6 +68,9 @@ def test_potato_gets_two_projects_and_gives_the_same_answers_back(
     assert [line["id"] for line in lines] == ["item0", "item1", "item2", "item4"]
     for field in config["instance_display"]["fields"]:
         assert field["key"] in lines[0]
+    assert "answer" not in "".join((tmp_path / f"out/pairs/{name}").read_text() for name in POTATO)
+    assert "first_answer" in (tmp_path / "out/ratings/config.yaml").read_text()
+    assert json.loads((tmp_path / "out/ratings/items.jsonl").read_text().splitlines()[0])["first_answer"]
     assert (tmp_path / "out/pairs" / lines[0]["clip"]).read_bytes() == b"clip0"
     written = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert b"sft" not in written
@@ -85,7 +90,9 @@ def test_label_studio_gets_an_interface_and_gives_the_same_answers_back(
     view = ElementTree.fromstring((tmp_path / "out/pairs.xml").read_text())
     tasks = json.loads((tmp_path / "out/pairs.json").read_text())
     names = {element.get("name") for element in view.iter() if element.get("value", "").startswith("$")}
-    assert names == {"clip", "first", "second", "first_answer", "second_answer"}
+    assert names == {"clip", "first", "second"}  # as on erv's pages, no answers beside a pair
+    assert "first_answer" in (tmp_path / "out/ratings.xml").read_text()
+    assert all(set(task["data"]) == {"id", "study", "clip", "first", "second"} for task in tasks)
     assert all(
         {element.get("value", "")[1:] for element in view.iter("Text")} <= set(task["data"]) for task in tasks
     )
@@ -103,6 +110,21 @@ def test_label_studio_gets_an_interface_and_gives_the_same_answers_back(
         (row["item"], row["value"], row["shown_ms"]) for row in old if row["key"] != "some-key-2"
     }
     assert all(abs(row["at_ms"] - old[0]["at_ms"]) < 60_000 for row in new)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_git_adds_no_clip_of_an_export(study: Study, tmp_path: Path, program: str) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    said = write_project(program, study, [], tmp_path / "out")
+    assert "out (git ignores it): " in said
+    seen = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=all", "out"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert seen.stdout == ""
 
 
 def test_an_export_of_label_studio_as_it_is(study: Study, tmp_path: Path) -> None:

@@ -195,6 +195,29 @@ def test_a_rating_shows_the_answer_and_a_pair_does_not(inside: TestClient) -> No
     assert "answer." in page
 
 
+def test_answers_have_the_names_of_emotions_in_the_rater_s_language(tmp_path: Path) -> None:
+    """A rater who chose "Ärger" read that the program's answer was "anger"."""
+    content = plan("german")
+    texts = content["texts"]["en"]
+    texts["emotions"] |= {"anger": "Ärger"}
+    texts["page"]["answer"] = "Antwort: {answer}."
+    study = read_study(write_small_study(tmp_path / "german", content))
+    base = Answerbase(f"sqlite:///{tmp_path / 'answers.db'}")
+    database = Database(base, study)
+    app = site(application(study, database), hosts=hosts_of(LOOPBACK), most_bytes=MOST_BYTES)
+    client = TestClient(app, base_url=BASE, headers={"accept": "text/html"})
+    client.post("/enter", data={"token": database.invite()[0].token, "language": "en"})
+    for number, item in enumerate(("item0", "item1", "item2")):
+        do(client, item, number)
+    client.post("/emotion", data={"item": "item3", "emotion": "anger", "seconds": "1"})
+    page = client.get("/").text
+    assert "Antwort: Ärger." in page
+    assert "anger." not in page
+    base.close()
+    german = study.texts["en"]
+    assert [german.answer(said) for said in ("Anger", " sadness", "rage")] == ["Ärger", "sadness", "rage"]
+
+
 def test_clips_go_to_their_raters_in_parts(inside: TestClient, study: Study) -> None:
     response = inside.get("/clips/clip1", headers={"range": "bytes=1-2"})
     assert (response.status_code, response.content) == (206, b"li")

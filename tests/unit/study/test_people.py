@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from erv.errors import DataError, SettingsError
+from erv.study.analysis.charts import Chart, Line
 from erv.study.analysis.checks import Rules
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.instruments import OTHERS, Scores
@@ -108,6 +110,32 @@ def test_a_rater_can_be_left_out_by_hand(found: dict, study: Study) -> None:
         measure(study, {}, level, Rules(without=("nobody",)))
 
 
+def test_who_was_not_checked_yet_has_not_passed(tmp_path: Path) -> None:
+    """Nobody of six has come to the attention checks, which were the last items, but one."""
+    folder = write_large_study(tmp_path / "begun", clips=12, raters=6, ratings=False)
+    study, base = read_study(folder), Answerbase(f"sqlite:///{tmp_path}/begun.db")
+    database, key = Database(base, study), read_key(study)
+    for number, invitation in enumerate(database.invite(6)):
+        rater = database.enter(invitation.token)
+        for name in rater.items:
+            item, codes = study.item(name), {policy: c for c, policy in key.items[name].policies.items()}
+            if item.role == "main" or number == 0:
+                preferred = codes["erv"] if item.expected is None else item.expected.preferred
+                database.add(
+                    rater, name, {"emotion": "anger", "preferred": preferred}, 1.0, f"{rater.id}-{name}"
+                )
+    write_answers(database.log(), study)
+    base.close()
+    found = measure(study, {}, LEVEL, Rules())
+    assert sorted(str(one["passed"]) for one in found["checks"]["raters"].values()) == ["None"] * 5 + ["True"]
+    assert found["checks"]["failed"] == []
+    pair = found["passed"]["preference"]["pairs"]["sft-erv"]
+    assert (pair["raters"], pair["checked"], found["passed"]["checked"]) == (6, 1, 1)
+    page = page_of(found)
+    assert (page.count("not checked yet"), page.count(">passed<")) == (5, 1)
+    assert "Only 1 rater of 6 answered a check so far: the figures" in page
+
+
 def test_judges_are_compared_with_people(found: dict) -> None:
     by_name = found["passed"]["instruments"]
     right, wrong, silent = (by_name[name]["preference"] for name in ("right", "wrong", "silent"))
@@ -144,6 +172,45 @@ def test_the_page_says_it_in_words(found: dict) -> None:
     assert "nan" not in page.lower().replace("dominant", "")
     everyone = {**found, "checks": {**found["checks"], "failed": []}}
     assert "that failed checks" not in page_of(everyone)
+
+
+def test_charts_and_tables_use_the_same_words(found: dict) -> None:
+    page = page_of(found)
+    assert "<svg" not in page  # its text would shrink on a phone
+    assert '<span class="name">ERV (+ explanation reward) over Cold start</span>' in page
+    assert '<span class="name">Cold start</span>' in page
+    assert "<h3>Agrees with its own answer</h3>" in page
+    assert not re.search(
+        r"\b(own_answer|r1_omni|erv:|sft\b)", re.sub(r"<style>.*?</style>", "", page, flags=re.S)
+    )
+
+
+def test_points_and_intervals_are_where_the_axis_says(found: dict) -> None:
+    chart = Chart("t", [], ends=(1, 5), ticks=(1, 5), even=None, unit="u")
+    line = Line("a", {"value": 3.0, "low": 2.0, "high": 4.0}, "p0", "3")
+    assert (chart.place(1), chart.place(3), chart.place(5), chart.width(line)) == ("0%", "50%", "100%", "50%")
+
+
+def test_what_checks_do_is_said_in_english(found: dict) -> None:
+    checks = found["checks"]
+    nobody = {**found, "checks": {**checks, "failed": []}}
+    assert "A rater fails with any wrong attention check, or" in page_of(nobody)
+    assert "None of 12 left out." in page_of(nobody)
+    lenient = {**checks, "rules": {**checks["rules"], "failed_attention": 1}, "failed": checks["failed"][:1]}
+    page = page_of({**found, "checks": lenient})
+    assert "fails with more than 1 wrong attention check, or" in page
+    assert "1 of 12 left out." in page
+    assert "Without the 1 rater that failed checks" in page
+
+
+def test_what_scrolls_can_be_reached_by_keys_and_its_caption_is_not_cut(found: dict) -> None:
+    page = page_of(found)
+    assert "<caption>" not in page
+    assert (
+        page.count('<div class="scroll" tabindex="0" role="region" aria-labelledby="about')
+        == page.count("<table ")
+        > 4
+    )
 
 
 def test_answers_per_item_are_told_by_kind(found: dict) -> None:
@@ -209,7 +276,7 @@ def test_what_can_t_be_reported(study: Study, tmp_path: Path) -> None:
     [
         (Model({"sft": 0.0}), 1, "expected one for each policy of the study: erv, sft"),
         (Model({"sft": 0.0, "erv": 1.0}, alpha=1.5), 1, "alpha is 1.5, expected 0 to 1"),
-        (Model({"sft": 0.0, "erv": 1.0}), 3, "has 2 slots, which is fewer than 3 raters"),
+        (Model({"sft": 0.0, "erv": 1.0}), 3, "has 2 places, which is fewer than 3 raters"),
     ],
 )
 def test_models_that_don_t_fit(tmp_path: Path, model: Model, raters: int, message: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from erv.errors import DataError
 from erv.files import sha256_of_file, write_text
 from erv.study.analysis.people import people_of
-from erv.study.answers.database import Database
+from erv.study.answers.database import Database, StudyFullError
 from erv.study.answers.state import state_of
 from erv.study.answers.table import read_answers, read_slots, write_answers
 from erv.study.contents import Extension, document
@@ -219,6 +219,32 @@ def test_a_slot_that_no_file_has_is_never_guessed(study: Study, tmp_path: Path) 
     with pytest.raises(DataError, match=sentence):  # `extend` would give the slot to somebody else
         state_of(database._base, lost)
     database.close()
+
+
+def test_places_that_are_added_are_given_out_by_pages_that_are_being_served(
+    study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database.open(f"sqlite:///{tmp_path}/answers.db", study)
+    tokens = [one.token for one in database.invite(4)]
+    for token in tokens[:2]:
+        database.enter(token)
+    with pytest.raises(StudyFullError):
+        database.enter(tokens[2])
+    _extend(study)
+    rater = database.enter(tokens[2])
+    assert (rater.slot, rater.items) == ("r003", ("item2",))
+    assert [said.code for said in study.shown("r003", "item2")] == ["BBBB", "AAAA"]
+    (study.folder / "extension-2.json").write_text("{")
+    with pytest.raises(StudyFullError):  # nobody who answers is told of files
+        database.enter(tokens[3])
+    assert "extension-2.json: not JSON" in caplog.text
+    (study.folder / "extension-2.json").unlink()
+    _extend(study, "r004", number=2)
+    elsewhere = Database.open(f"sqlite:///{tmp_path}/answers.db", read_study(study.folder))
+    session = elsewhere.session(elsewhere.enter(tokens[3]))
+    assert database.resume(session).slot == "r004"  # by another process, that read the plan later
+    database.close()
+    elsewhere.close()
 
 
 def test_an_extension_adds_raters_and_leaves_the_hash(study: Study) -> None:

@@ -234,7 +234,7 @@ def test_answers_that_are_not_to_count_get_slots(copy: Path) -> None:
     assert "no item lacks raters" in str(nothing.exception)
     done = run.invoke(command, ["study", "extend", "first", "--without", rater.id], catch_exceptions=False)
     mains = {item for item in rater.items if study.item(item).role == "main"}
-    assert f"more slots for {len(mains)} items" in done.output
+    assert f"1 more place for {len(mains)} items" in done.output
     extended = read_study(study.folder)
     assert extended.sha256 == study.sha256
     new = set(extended.assignments) - set(study.assignments)

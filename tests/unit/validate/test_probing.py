@@ -168,7 +168,7 @@ def test_a_trimmed_clip_with_pictures_that_do_not_decode(tmp_path):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"not a video", "container can't be read: it begins like no known video format"),
+        (b"not a video", "container can't be read: not a known video format"),
         (
             b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n/etc/passwd\n",
             "container can't be read: a playlist",

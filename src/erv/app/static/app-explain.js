@@ -106,6 +106,33 @@ async function endRecording() {
 
 at("compare")?.addEventListener("change", () => { at("beside").hidden = !at("compare").checked; });
 
+function chosen() {
+  return at("compare")?.checked ? [at("version").value, at("other").value] : [at("version").value];
+}
+
+/** Offers the data sets that all chosen versions were tested with, which are known once they are loaded. */
+let listings = 0;
+async function listDatasets() {
+  if (!at("more").open) return;
+  const listing = ++listings;
+  at("dataset-hint").textContent = "Loading the version";
+  let names = [], said = "Its emotions are scored, and listed where the question lists some.";
+  try {
+    const versions = await Promise.all(chosen().map((version) => post("/open", { version })));
+    names = versions.map((one) => one.datasets).reduce((some, others) => some.filter((name) => others.includes(name)));
+    if (!names.length) said = versions.length > 1 ? "These versions have none in common." : "This version doesn't say which it was tested with.";
+  } catch (error) {
+    said = `${capital(error.message)}.`;
+  }
+  if (listing !== listings) return; // others were chosen meanwhile
+  const before = at("dataset").value;
+  at("dataset").replaceChildren(new Option("Not said", ""), ...names.map((name) => new Option(name, name)));
+  at("dataset").value = names.includes(before) ? before : "";
+  at("dataset-hint").textContent = said;
+}
+at("more").addEventListener("toggle", listDatasets);
+for (const id of ["version", "other", "compare"]) at(id)?.addEventListener("change", listDatasets);
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   fault("");
@@ -119,7 +146,8 @@ form.addEventListener("submit", async (event) => {
   }
   const compared = at("compare")?.checked;
   const blind = compared && at("blind").checked;
-  const versions = compared ? [at("version").value, at("other").value] : [at("version").value];
+  const versions = chosen();
+  if (compared && versions[0] === versions[1]) return fault("choose two different versions");
   const now = running = new AbortController();
   const clip = file;
   busy(true);
@@ -139,7 +167,11 @@ async function begin(versions, served, clip, signal) {
   at("judge").hidden = true;
   at("judged").textContent = "";
   document.querySelectorAll(".prefer").forEach((button) => { button.disabled = false; });
-  const names = sides ? ["A", "B"] : versions.map((version) => titleOf(version));
+  const compared = versions.length > 1;
+  const names = versions.map((version, number) => {
+    if (sides) return "AB"[number];
+    return compared ? `${"AB"[number]}: ${titleOf(version)}` : titleOf(version);
+  });
   panels = names.map((name) => new Panel(name, video));
   at("answers").replaceChildren(...panels.map((panel) => panel.root));
   at("answers").scrollIntoView({ block: "nearest" });
@@ -149,7 +181,8 @@ async function begin(versions, served, clip, signal) {
     else asked.set("name", clip.name);
     for (const id of ["dataset", "subtitle"]) if (at(id).value.trim()) asked.set(id, at(id).value.trim());
     if (at("keep").checked) asked.set("keep", "1");
-    return explain(asked, served ? null : clip.blob, signal, (event) => panel.tell(event));
+    const tell = (event) => panel.tell(compared && event.kind === "answering" ? { ...event, version: null } : event);
+    return explain(asked, served ? null : clip.blob, signal, tell);
   }));
   at("news").textContent = panels.map((panel) => panel.summary()).join(". ");
   at("judge").hidden = panels.length < 2 || panels.some((panel) => !panel.done);
@@ -196,6 +229,8 @@ function busy(now) {
 }
 
 function fault(sentence) {
-  at("fault").textContent = sentence ? sentence.charAt(0).toUpperCase() + sentence.slice(1) + "." : "";
+  at("fault").textContent = sentence ? `${capital(sentence)}.` : "";
   at("fault").hidden = !sentence;
 }
+
+function capital(sentence) { return sentence.charAt(0).toUpperCase() + sentence.slice(1); }

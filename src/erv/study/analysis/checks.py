@@ -30,8 +30,9 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
     """What raters said where the answer is known.
 
     Returns:
-        `rules`, `raters`: rater -> `attention` and `gold` (each `asked` and `failed`) and `passed`; `failed`:
-        those that did not pass, sorted, with those that don't count by the rules.
+        `rules`, `raters`: rater -> `attention` and `gold` (each `asked` and `failed`) and `passed`, None of
+        one who has answered no check yet; `failed`: those that did not pass, sorted, with those that don't
+        count by the rules.
 
     Raises:
         DataError: a rater who is not to count has answered nothing.
@@ -49,11 +50,13 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
             found[role] = {"asked": len(mine), "failed": mine.count(False)}
         gold = found["gold"]
         right = gold["asked"] - gold["failed"]
-        passed = (
+        passed: bool | None = (
             found["attention"]["failed"] <= rules.failed_attention
             and right >= rules.gold_share * gold["asked"]
             and rater not in without
         )
+        if passed and rater not in people.checked:
+            passed = None
         raters[rater] = {**found, "passed": passed}
     return {
         "rules": {
@@ -62,5 +65,5 @@ def checks_of(people: People, rules: Rules) -> dict[str, Any]:
             "without": sorted(without),
         },
         "raters": raters,
-        "failed": [rater for rater, found in raters.items() if not found["passed"]],
+        "failed": [rater for rater, found in raters.items() if found["passed"] is False],
     }

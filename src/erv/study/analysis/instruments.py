@@ -8,6 +8,7 @@ prefers the one that fits better, and neither if they fit equally.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,15 @@ import numpy as np
 
 from erv.errors import DataError
 from erv.evaluate.intervals import undefined
+from erv.progress import meter
 from erv.study.analysis.draws import Draws
 from erv.study.analysis.people import Clip, People
 from erv.study.plan import Key
 
 if TYPE_CHECKING:
     from erv.verifier.protocol import Verifier
+
+_LOG = logging.getLogger(__name__)
 
 VERIFIER, OTHERS = "verifier", "other raters"
 # What is rated -> which score of an instrument it is compared with.
@@ -97,14 +101,16 @@ def scores_of_verifier(rows: Mapping[Text, Mapping[str, Any]], verifier: Verifie
 
     fits: dict[Text, float | None] = {}
     agrees: dict[Text, float | None] = {}
-    for text, row in rows.items():
-        spaces = [row["dataset"]]
-        fits[text] = agreement(verifier, row["completion"], row["label"], spaces)
-        agrees[text] = (
-            None
-            if row["predicted"] is None
-            else agreement(verifier, row["completion"], row["predicted"], spaces)
-        )
+    with meter("the verifier reads", len(rows), "explanations", _LOG) as shown:
+        for text, row in rows.items():
+            spaces = [row["dataset"]]
+            fits[text] = agreement(verifier, row["completion"], row["label"], spaces)
+            agrees[text] = (
+                None
+                if row["predicted"] is None
+                else agreement(verifier, row["completion"], row["predicted"], spaces)
+            )
+            shown.update()
     return Scores(fits, agrees)
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
-
 from erv.evaluate.intervals import Interval
 from erv.figures.drawing import stylesheet
 from erv.register.people import LEAST_RATERS
 from erv.report.names import titles
-from erv.study.analysis.charts import Line, interval_chart
+from erv.study.analysis.charts import Chart, Line
 from erv.study.analysis.instruments import OTHERS, VERIFIER
 from erv.study.plan import HIGHEST, LOWEST, RATINGS
+from erv.study.wording import counted as number_of
 
 _RATED = {
     "emotion": "agrees with the emotion shown",
@@ -44,6 +43,7 @@ def page_of(found: Mapping[str, Any]) -> str:
     )
     environment.filters["percent"] = _percent
     environment.filters["span"] = span
+    environment.filters["counted"] = number_of
     names = titles(found["policies"])
     environment.filters["minus"] = lambda pair: " minus ".join(names[name] for name in _sides(pair, names))
     environment.filters["over"] = lambda pair: " over ".join(names[name] for name in _sides(pair, names))
@@ -60,7 +60,7 @@ def page_of(found: Mapping[str, Any]) -> str:
             asked=_ASKED,
             verdicts=verdicts(counted, names),
             charts=_charts(counted, names),
-            few=counted["raters"] < LEAST_RATERS,
+            few=counted["checked"] < LEAST_RATERS,
             level=f"{100 * found['confidence']:g}%",
             palette=stylesheet(),
             verifier=VERIFIER,
@@ -130,11 +130,11 @@ def sentence(verdict: Mapping[str, Any]) -> str:
 _ENDS = ("value", "low", "high")
 
 
-def _charts(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Markup]:
-    found: dict[str, Markup] = {}
+def _charts(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Chart]:
+    found: dict[str, Chart] = {}
     lines = [
         Line(
-            f"{item['preferred_policy']} over {item['other_policy']}",
+            f"{item['winner']} over {item['loser']}",
             _scaled(item["share"], 100),
             "good" if item["sure"] else "p0",
             span(item["share"]),
@@ -143,9 +143,9 @@ def _charts(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, M
     ]
     quarters = [0, 25, 50, 75, 100]
     if lines:
-        found["preference"] = interval_chart(
+        found["preference"] = Chart(
+            "Preferences of people, by pair of policies",
             lines,
-            title="Preferences of people, by pair of policies",
             ends=(0, 100),
             ticks=quarters,
             even=50,
@@ -156,27 +156,28 @@ def _charts(figures: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, M
         for name, item in figures["instruments"].items()
     ]
     if trusted and figures["preference"]["pairs"]:
-        found["instruments"] = interval_chart(
+        found["instruments"] = Chart(
+            "Agreement of judges and verifier with the preferences of people",
             trusted,
-            title="Agreement of judges and verifier with the preferences of people",
             ends=(0, 100),
             ticks=quarters,
             even=50,
             unit="percent of preferences that are the same",
         )
     if rated := figures["ratings"]["policies"]:
-        found["ratings"] = interval_chart(
+        found["ratings"] = Chart(
+            "Mean ratings of explanations",
             [
                 Line(
-                    f"{policy}: {name}",
+                    names[policy],
                     rated[policy][name],
                     f"p{place % 5}",
                     span(rated[policy][name], 2, 1),
+                    "" if place else _RATED[name].capitalize(),
                 )
                 for name in RATINGS
                 for place, policy in enumerate(rated)
             ],
-            title="Mean ratings of explanations",
             ends=(LOWEST, HIGHEST),
             ticks=list(range(LOWEST, HIGHEST + 1)),
             even=None,

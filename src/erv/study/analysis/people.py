@@ -107,6 +107,7 @@ class People:
     Attributes:
         raters: all, sorted.
         policies: those that the study compares, in its order.
+        checked: the raters who have answered an item whose answer is known; all, if the study has none.
     """
 
     raters: tuple[str, ...]
@@ -116,6 +117,7 @@ class People:
     seen: tuple[Seen, ...]
     checks: tuple[Check, ...]
     times: tuple[Timed, ...]
+    checked: frozenset[str]
 
     @property
     def clips(self) -> list[Clip]:
@@ -133,6 +135,7 @@ class People:
             seen=tuple(one for one in self.seen if one.rater not in gone),
             checks=tuple(one for one in self.checks if one.rater not in gone),
             times=tuple(one for one in self.times if one.rater not in gone),
+            checked=self.checked - gone,
         )
 
 
@@ -177,12 +180,15 @@ def people_of(study: Study, key: Key, answers: Sequence[Answer], slots: dict[str
         outcome = 0 if preferred == TIE else 1 if preferred == by_policy[later] else -1
         shown = 0 if slot is None else 1 if study.shown(slot, item.id)[0].code == by_policy[later] else -1
         preferences.append(Preference(answer.rater, item.id, clip, earlier, later, outcome, shown))
+    raters = {answer.rater for answer in answers}
+    has_checks = any(item.expected is not None for item in study.items)
     return People(
-        tuple(sorted({answer.rater for answer in answers})),
+        tuple(sorted(raters)),
         tuple(key.policies),
         tuple(preferences),
         tuple(ratings),
         tuple(seen),
         tuple(checks),
         tuple(times),
+        frozenset({one.rater for one in checks} if has_checks else raters),
     )

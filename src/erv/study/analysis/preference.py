@@ -26,8 +26,9 @@ def preferences_of(people: People, draws: Draws) -> dict[str, Any]:
 
     Returns:
         `pairs`: "later-earlier" -> `answers`, `preferred` (how many preferred the later one), `opposed`,
-        `ties`, `clips`, `raters`, `share` (of preferences for the later one, a tie as half; value, low, high)
-        and `net` (the share that preferred the later one minus the share that preferred the earlier one).
+        `ties`, `clips`, `raters`, `checked` (how many of these have answered a check), `share` (of
+        preferences for the later one, a tie as half; value, low, high) and `net` (the share that preferred
+        the later one minus the share that preferred the earlier one).
         `strengths`: policy -> value, low, high; empty if nothing links all policies.
     """
     pairs: dict[str, Any] = {}
@@ -35,11 +36,11 @@ def preferences_of(people: People, draws: Draws) -> dict[str, Any]:
         for earlier in people.policies[:place]:
             mine = [one for one in people.preferences if (one.earlier, one.later) == (earlier, later)]
             if mine:
-                pairs[f"{later}-{earlier}"] = _pair(mine, draws)
+                pairs[f"{later}-{earlier}"] = _pair(mine, people, draws)
     return {"pairs": pairs, "strengths": _strengths(people, draws)}
 
 
-def _pair(mine: Sequence[Preference], draws: Draws) -> dict[str, Any]:
+def _pair(mine: Sequence[Preference], people: People, draws: Draws) -> dict[str, Any]:
     outcomes = [one.outcome for one in mine]
     share = draws.share(
         [(1 + outcome) / 2 for outcome in outcomes], [one.rater for one in mine], [one.clip for one in mine]
@@ -52,6 +53,7 @@ def _pair(mine: Sequence[Preference], draws: Draws) -> dict[str, Any]:
         "ties": outcomes.count(0),
         "clips": len({one.clip for one in mine}),
         "raters": len({one.rater for one in mine}),
+        "checked": len({one.rater for one in mine} & people.checked),
         "share": share,
         "net": net,
     }

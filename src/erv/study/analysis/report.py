@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from erv.study.analysis.reliability import reliability_of
 from erv.study.analysis.said import emotions_of, ratings_of, times_of
 from erv.study.answers.table import FILE, Answer, read_answers, read_slots
 from erv.study.plan import Key, Study, read_key
+from erv.study.wording import counted
+
+_LOG = logging.getLogger(__name__)
 
 FOLDER, DOCUMENT, PAGE = "report", "report.json", "report.html"
 PASSED, EVERYONE = "passed", "everyone"
@@ -51,7 +55,8 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
 
     Returns:
         `passed`: the figures without the raters that failed checks, which count. `everyone`: those of all
-        raters. Both have `answers` (to main items), `raters`, `clips`, `preference`, `ratings`, `emotions`,
+        raters. Both have `answers` (to main items), `raters`, `checked` (those of them who have answered a
+        check), `clips`, `preference`, `ratings`, `emotions`,
         `reliability`, `position` and `instruments`. Besides `checks`, `times`, and what they were made from.
 
     Raises:
@@ -67,6 +72,8 @@ def measure(study: Study, instruments: Mapping[str, Scores], level: Level, rules
     checks = checks_of(people, rules)
     everyone = _figures(people, study, key, instruments, level)
     kept = people.without(checks["failed"])
+    if checks["failed"]:
+        _LOG.info("the same without %s who failed checks", counted(len(checks["failed"]), "rater"))
     passed = _figures(kept, study, key, instruments, level) if checks["failed"] else everyone
     return {
         "version": VERSION,
@@ -100,6 +107,8 @@ def write_report(found: Mapping[str, Any], study: Study) -> Path:
 def _figures(
     people: People, study: Study, key: Key, instruments: Mapping[str, Scores], level: Level
 ) -> dict[str, Any]:
+    about = f"{counted(len(people.seen), 'answer')} of {counted(len(people.raters), 'rater')}"
+    _LOG.info("figures of %s, each on %d draws of clips and raters", about, level.samples)
     draws = Draws(
         people.raters,
         people.clips,
@@ -107,14 +116,18 @@ def _figures(
         seed=level.seed,
         confidence=level.confidence,
     )
+    preference, ratings = preferences_of(people, draws), ratings_of(people, draws)
+    reliability = reliability_of(people, study.emotions, draws)
+    _LOG.info("how far %s agree with people", "judges and verifier" if instruments else "other raters")
     return {
         "answers": len(people.seen),
         "raters": len({one.rater for one in people.seen}),
+        "checked": len({one.rater for one in people.seen} & people.checked),
         "clips": len(people.clips),
-        "preference": preferences_of(people, draws),
-        "ratings": ratings_of(people, draws),
+        "preference": preference,
+        "ratings": ratings,
         "emotions": emotions_of(people, study, key, draws),
-        "reliability": reliability_of(people, study.emotions, draws),
+        "reliability": reliability,
         "position": position_of(people, draws),
         "instruments": agreement_with(people, instruments, draws),
     }

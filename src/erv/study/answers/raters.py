@@ -64,29 +64,39 @@ def seat(
     connection: Connection, study: Study, invitation: str, participant: str | None, *, name: str, at_ms: int
 ) -> Rater:
     """Gives the first free slot to a new rater; raises StudyFullError if there is none."""
+    slot = _free_slot(connection, study)
+    if slot is None and study.look_again():
+        slot = _free_slot(connection, study)
+    if slot is None:
+        raise StudyFullError("All places of this study are taken. Thank you for your interest.")
+    free, turn = slot
+    connection.execute(
+        raters.insert().values(
+            rater=name,
+            study=study.sha256,
+            invitation=invitation,
+            slot=free,
+            turn=turn,
+            participant=participant,
+            at_ms=at_ms,
+        )
+    )
+    return rater_of(
+        connection, study, connection.execute(sa.select(raters).where(raters.c.rater == name)).one()
+    )
+
+
+def _free_slot(connection: Connection, study: Study) -> tuple[str, int] | None:
+    """The first slot that is free, and how many raters had it before; None if all are taken."""
     taken: dict[str, list[Any]] = {}
     query = sa.select(raters).where(raters.c.study == study.sha256, raters.c.slot.is_not(None))
     for row in connection.execute(query.order_by(raters.c.turn)):
         taken.setdefault(row.slot, []).append(row)
     for slot in study.assignments:
         before = taken.get(slot, [])
-        if before and not is_given_up(connection, before[-1]):
-            continue
-        connection.execute(
-            raters.insert().values(
-                rater=name,
-                study=study.sha256,
-                invitation=invitation,
-                slot=slot,
-                turn=len(before),
-                participant=participant,
-                at_ms=at_ms,
-            )
-        )
-        return rater_of(
-            connection, study, connection.execute(sa.select(raters).where(raters.c.rater == name)).one()
-        )
-    raise StudyFullError("All places of this study are taken. Thank you for your interest.")
+        if not before or is_given_up(connection, before[-1]):
+            return slot, len(before)
+    return None
 
 
 def rater_of(connection: Connection, study: Study, row: Any) -> Rater:

@@ -31,6 +31,7 @@ class RaterState:
         slot: None if imported.
         answered, asked: numbers of items.
         finished, withdrawn: whether.
+        code: the completion code that was shown at the end; None before.
     """
 
     id: str
@@ -41,6 +42,7 @@ class RaterState:
     asked: int
     finished: bool
     withdrawn: bool
+    code: str | None
 
     @property
     def word(self) -> str:
@@ -89,6 +91,17 @@ class State:
     free: tuple[str, ...]
     elsewhere: int
 
+    def uninvited(self, at_ms: int) -> int:
+        """How many free places have nobody who may still come: 0 if a panel's members may.
+
+        Args:
+            at_ms: now, milliseconds since 1970.
+        """
+        held = [one for one in self.invitations if not one.withdrawn and one.expires_ms > at_ms]
+        if any(one.panel for one in held):
+            return 0
+        return max(0, len(self.free) - sum(not one.raters for one in held))
+
 
 def state_of(base: Answerbase, study: Study) -> State:
     """Looks at a study in the database, which it may not know yet.
@@ -108,7 +121,10 @@ def state_of(base: Answerbase, study: Study) -> State:
         ).all()
         log = connection.execute(sa.select(answers).where(answers.c.study == study.sha256)).all()
         withdrawn = set(connection.scalars(sa.select(withdrawals.c.withdrawn)))
-        finished = set(connection.scalars(sa.select(completions.c.rater)))
+        codes = {
+            row.rater: row.code
+            for row in connection.execute(sa.select(completions.c.rater, completions.c.code))
+        }
         others = (
             sa.select(sa.func.count())
             .select_from(answers.join(studies, studies.c.study == answers.c.study))
@@ -129,8 +145,9 @@ def state_of(base: Answerbase, study: Study) -> State:
             row.slot,
             sum(answer.rater == row.rater for answer in given),
             len(study.items if row.slot is None else study.asked(row.slot)),
-            row.rater in finished,
+            row.rater in codes,
             gone(row),
+            codes.get(row.rater),
         )
         for row in came
     )

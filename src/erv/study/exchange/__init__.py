@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import DataError
-from erv.files import whole_folder
+from erv.files import whole_folder, write_text
 from erv.study.answers.rows import check_key, check_seconds
 from erv.study.answers.tables import LONGEST_NAME
 from erv.study.exchange.given import Found
@@ -23,7 +23,7 @@ def write_project(program: str, study: Study, log: Sequence[Mapping[str, Any]], 
 
     Args:
         program: one of `PROGRAMS`.
-        study: the plan; its clips are copied.
+        study: the plan; its clips are copied, so git is told to ignore the folder.
         log: from `Database.log`.
         folder: a new or empty one.
 
@@ -40,7 +40,9 @@ def write_project(program: str, study: Study, log: Sequence[Mapping[str, Any]], 
     with whole_folder(folder) as work:
         write = potato.write if program == "potato" else label_studio.write
         said = write(study, log, work)
-    return f"{folder}: {said}"
+        # It has clips of people, whose licence seldom lets anybody pass them on.
+        write_text("*\n", work / ".gitignore")
+    return f"{folder} (git ignores it): {said}"
 
 
 def read_project(program: str, study: Study, path: Path) -> Found:

@@ -93,11 +93,15 @@ def items_of(study: Study, kind: Kind) -> list[Item]:
 
 
 def data_of(item: Item, study: Study) -> dict[str, str]:
-    """What a program shows of an item: nobody's name, and nothing of what is expected."""
+    """What a program shows of an item: nobody's name, and nothing of what is expected.
+
+    As on erv's own pages, answers are shown where they are rated, and not beside the explanations of a pair.
+    """
     shown = {"id": item.id, "study": study.sha256, "clip": f"{MEDIA}/{item.clip_id}.mp4"}
     for place, said in zip((FIRST, SECOND), item.explanations, strict=False):
         shown[place] = said.text
-        shown[f"{place}_answer"] = said.answer
+        if item.kind == "rating":
+            shown[f"{place}_answer"] = said.answer
     return shown
 
 

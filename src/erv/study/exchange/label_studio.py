@@ -136,8 +136,10 @@ def _at_ms(text: Any, where: str) -> int | None:
 
 
 def _data(item: Item, study: Study) -> dict[str, str]:
-    data = data_of(item, study)
-    return {**data, "clip": f"{_LOCAL}{data['clip']}"}
+    data, texts = data_of(item, study), study.texts[study.languages[0]]
+    # Its choices have the names of emotions in the study's first language, so answers have, too.
+    said = {name: texts.answer(text) for name, text in data.items() if name.endswith("_answer")}
+    return {**data, **said, "clip": f"{_LOCAL}{data['clip']}"}
 
 
 def _annotation(item: Item, row: Mapping[str, Any], value: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,11 +174,11 @@ def _interface(study: Study, kind: Kind) -> str:
     for place in (FIRST, SECOND) if kind == "pair" else (FIRST,):
         ElementTree.SubElement(hidden, "Header", value=place)
         ElementTree.SubElement(hidden, "Text", name=place, value=f"${place}")
-        ElementTree.SubElement(hidden, "Text", name=f"{place}_answer", value=f"${place}_answer")
     if kind == "pair":
         choices = {choice: choice for choice in (FIRST, SECOND, TIE)}
         _question(hidden, "preferred", texts.questions["preferred"], choices)
     else:
+        ElementTree.SubElement(hidden, "Text", name=f"{FIRST}_answer", value=f"${FIRST}_answer")
         for rated, name in RATED.items():
             ElementTree.SubElement(hidden, "Header", value=texts.questions[f"ratings.{rated}"])
             ElementTree.SubElement(

@@ -154,7 +154,8 @@ def _config(study: Study, kind: Kind) -> dict[str, Any]:
     shown: list[dict[str, Any]] = [{"key": "clip", "type": "video", "display_options": {"controls": True}}]
     for place in (FIRST, SECOND) if kind == "pair" else (FIRST,):
         shown.append({"key": place, "type": "text", "label": place})
-        shown.append({"key": f"{place}_answer", "type": "text", "label": f"{place}: answer"})
+    if kind == "rating":
+        shown.append({"key": f"{FIRST}_answer", "type": "text", "label": f"{FIRST}: answer"})
     return {
         "annotation_task_name": f"{study.name}, {kind}s",
         "task_dir": ".",
