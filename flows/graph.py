@@ -70,6 +70,7 @@ def run_graph(
         A report for every stage, in the order of `stages`.
     """
     leave_out_empty_failures()
+    elsewhere = places or {}
     names = {stage.name for stage in stages}
     urgent = most_urgent_first(stages)
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -81,14 +82,13 @@ def run_graph(
         needed = [up for up in stage.upstream if up in names]
         return stage.name not in futures and all(up in reports and is_done(reports[up]) for up in needed)
 
-    def has_room(stage: PipelineStage) -> bool:
-        place = (places or {}).get(stage.name)
-        running = sum((places or {}).get(name) == place for name in futures if name not in reports)
-        return running < (workers if place is None else (limits or {}).get(place, 1))
+    def fits(stage: PipelineStage) -> bool:
+        running = [elsewhere.get(name) for name in futures if name not in reports]
+        return has_room(elsewhere.get(stage.name), running, workers, limits or {})
 
     while True:
         for stage in () if stopped or cancelled() else urgent:
-            if ready(stage) and has_room(stage):
+            if ready(stage) and fits(stage):
                 upstream = [futures[up] for up in stage.upstream if up in names]
                 future = _as_task(stage.name, repro).submit(wait_for=upstream)
                 future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
@@ -105,6 +105,20 @@ def run_graph(
         if stage.name not in reports:
             reports[stage.name] = StageReport(stage.name, "not run", message=held_up(stage, reports))
     return [reports[stage.name] for stage in stages]
+
+
+def has_room(
+    place: str | None, running: Sequence[str | None], workers: int, limits: Mapping[str, int]
+) -> bool:
+    """Whether one more stage may start in a place.
+
+    Args:
+        place: where it would run; None for this machine.
+        running: the places of the stages that run.
+        workers: how many stages run at the same time on this machine.
+        limits: how many run at the same time elsewhere.
+    """
+    return running.count(place) < (workers if place is None else limits.get(place, 1))
 
 
 def is_done(report: StageReport) -> bool:

@@ -59,7 +59,7 @@ def run_stage(stage: str, key: str, attempt: int, bucket: str, pool: str) -> Any
                 attempt,
                 pool=pool,
                 cancelled=cancellation.asked,
-                say=lambda line: logger.info("%s", line),
+                say=lambda line: logger.info("%s", line) if line.strip() else None,
             )
     except StageCancelledError as error:
         return Cancelled(message=f"{stage}: {error}")

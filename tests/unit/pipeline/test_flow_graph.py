@@ -1,5 +1,5 @@
 from erv.pipeline import PipelineStage
-from flows.graph import StageReport, held_up, most_urgent_first
+from flows.graph import StageReport, has_room, held_up, most_urgent_first
 from flows.summary import how_many, stage_table
 
 
@@ -54,3 +54,12 @@ def test_the_summary_names_the_failed_stages_that_one_needs():
         "apart       not run",
         "5 stages: 2 failed, 3 not run",
     ]
+
+
+def test_what_runs_elsewhere_takes_no_room_here():
+    running = [None, "gpu", "gpu", "gpu"]
+    assert has_room(None, running, workers=2, limits={"gpu": 4})
+    assert not has_room(None, [None, *running], workers=2, limits={"gpu": 4})
+    assert has_room("gpu", running, workers=1, limits={"gpu": 4})
+    assert not has_room("gpu", ["gpu", *running], workers=1, limits={"gpu": 4}), "others get their turn"
+    assert has_room("cpu", running, workers=1, limits={"gpu": 3, "cpu": 1})

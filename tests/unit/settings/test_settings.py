@@ -563,3 +563,14 @@ def test_a_root_for_links_is_an_absolute_folder(raw: dict[str, Any], folder: str
     assert parse_settings(raw).machine.allowed_roots == ("/mnt/clips",)
     del raw["machine"]["allowed_roots"]
     assert parse_settings(raw).machine.allowed_roots == ()
+
+
+def test_a_stage_is_placed_before_its_step(raw: dict[str, Any]) -> None:
+    raw["machine"]["placement"] = {"grpo": "gpu", "grpo@r1_omni": "cpu"}
+    machine = parse_settings(raw).machine
+    assert machine.pool_of("grpo@erv") == "gpu"
+    assert machine.pool_of("grpo@r1_omni") == "cpu"
+    assert machine.pool_of("sft") is None
+    raw["machine"]["placement"] = {"grpo": "my pool/1"}
+    with pytest.raises(SettingsError, match=r"machine\.placement\.grpo"):
+        parse_settings(raw)
