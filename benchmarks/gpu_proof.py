@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
     parser.add_argument("--table", action="store_true", help="only write the table in docs/training.md")
     options = parser.parse_args(arguments)
+    if sys.version_info < (3, 11):  # noqa: UP036 - a GPU image's own Python, not one that pip chose
+        print(
+            f"error: Python {sys.version.split()[0]}; erv needs 3.11 or newer: set GPU_PYTHON",
+            file=sys.stderr,
+        )
+        return 1
     if options.table:
         text = with_table(DOCUMENT.read_text(encoding="utf-8"), record.read(options.out or record.RESULTS))
         DOCUMENT.write_text(text, encoding="utf-8")
@@ -160,4 +167,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part under way is ended too
     sys.exit(main())

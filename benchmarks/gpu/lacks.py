@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,8 @@ def lacks(part: Part, found: Mapping[str, Any], device: str, size: str) -> list[
 
 def other_versions(found: Mapping[str, Any]) -> list[str]:
     """Packages whose version is not one that `pyproject.toml` allows; they stop nothing, and may fail."""
+    import tomllib  # from Python 3.11 on, which the script asks for first
+
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 

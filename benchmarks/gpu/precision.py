@@ -7,6 +7,7 @@ the largest, and of the pairs of completions that the explanation reward puts in
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import combinations, pairwise
 from typing import Any
@@ -42,6 +43,8 @@ WORDS = [
 def precision(context: Context) -> None:
     """Each type on this device against float32 on the CPU; on a CPU, the two half types."""
     types = list(LIMITS) if context.on_gpu else [torch.bfloat16, torch.float16]
+    if context.on_gpu:  # the settings' few threads are for runs that must repeat to the bit
+        torch.set_num_threads(os.cpu_count() or 1)
     policy = policy_of(context, "cpu")
     reader = clips_of(context, 1)
     clip = reader.get(reader.clip_ids[0])

@@ -47,9 +47,8 @@ def commit() -> str:
         return done.stdout.strip()
 
     try:
-        changed = git(
-            "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks", "params.yaml"
-        )
+        code = ("src", "benchmarks", "params.yaml", ":(exclude)benchmarks/gpu_proof.json")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *code)
         return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         from erv.files import sha256_of

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.gpu.figures import Context
 from benchmarks.gpu.policies import GROUP, clips_of, saved_policy
 from benchmarks.grpo_measured import MeasuredTrainer
-from benchmarks.grpo_sizes import SIZES
+from benchmarks.grpo_sizes import DATASET, SIZES
 from benchmarks.grpo_ways import agree, step
 from benchmarks.grpo_worker import load_trainer, prompts_of, seconds_of, settings_for
 
@@ -26,7 +26,7 @@ def released(context: Context) -> None:
     grpo, runtime = settings_for(context.size, GROUP, 2 * turns + 1, context.device, context.dtype)
     saved_policy(context)
     clips_of(context, chosen.prompts * (2 * turns + 1))
-    shards = context.folder / "mafw"
+    shards = context.folder / DATASET
     ways = {
         way: load_trainer(way, saved_policy(context), shards, grpo, runtime) for way in ("erv", "released")
     }

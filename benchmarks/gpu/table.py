@@ -51,4 +51,4 @@ def with_table(text: str, entries: Mapping[str, Mapping[str, Any]]) -> str:
         raise ValueError(
             f"the document needs these two lines, the table goes between them: {BEGIN} and {END}"
         )
-    return f"{before}{BEGIN}\n{table(entries)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table(entries)}\n\n{END}{after}"

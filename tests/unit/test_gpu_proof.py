@@ -196,6 +196,7 @@ def test_parts_of_the_proof_fit_its_limits() -> None:
     assert [part.name for part in chosen(["vllm"], "cpu", None)] == ["vllm"]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_gpu")
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--only", "vectors"]) == 1
@@ -205,6 +206,7 @@ def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert output.err.endswith("--dry-run names what else is missing\n")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("no_gpu")
 def test_make_passes_its_own_dry_run_on() -> None:
     command = ["make", "gpu-proof", "--dry-run", f"GPU_PYTHON={sys.executable}"]
@@ -216,6 +218,7 @@ def test_make_passes_its_own_dry_run_on() -> None:
     assert done.returncode == 2  # make's own, for a script that ended with 1
 
 
+@pytest.mark.long
 def test_on_a_cpu_the_dry_run_finds_nothing_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--dry-run", "--device", "cpu", "--size", "tiny"]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
@@ -223,6 +226,7 @@ def test_on_a_cpu_the_dry_run_finds_nothing_missing(capsys: pytest.CaptureFixtur
     assert {said[part.name] for part in PARTS if part.on_cpu and part.size == "0.5b"} == {"would run"}
 
 
+@pytest.mark.long
 def test_figures_are_written_part_by_part_with_what_made_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +258,7 @@ def test_the_exit_code_tells_a_failure_from_a_missing_extra(capsys: pytest.Captu
     assert "zero3 stopped: it took longer than its 300 s" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_part_that_fails_says_why(capsys: pytest.CaptureFixture[str]) -> None:
     entry = run_part(BY_NAME["towers"], "nosuch", "cpu", 1, 300, environment(None))
     assert (entry["status"], entry["why"]) == ("failed", "KeyError: 'nosuch'")
@@ -281,6 +286,33 @@ def test_no_child_outlives_a_part_even_in_a_session_of_its_own() -> None:
     assert process.returncode == -signal.SIGKILL
     psutil.wait_procs([child], timeout=10)
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.long
+def test_the_part_under_way_ends_with_the_proof() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu_proof",
+        "--device",
+        "cpu",
+        "--size",
+        "50m",
+        "--only",
+        "grpo",
+    ]
+    proof = subprocess.Popen(command, cwd=ROOT, env=environment(None), stdout=subprocess.DEVNULL)
+    part = None
+    for _ in range(600):
+        found = [one for one in psutil.Process(proof.pid).children() if "grpo" in one.cmdline()]
+        if found:
+            (part,) = found
+            break
+        time.sleep(0.1)
+    proof.terminate()
+    assert proof.wait(60) == 143
+    assert part is not None
+    assert not part.is_running()
 
 
 def wheel(folder: Path, tags: str = "py3-none-any") -> Path:
@@ -370,7 +402,7 @@ def test_the_table_tells_measured_parts_from_others() -> None:
     assert "not measured yet" in rows["ddp"]
     with pytest.raises(ValueError, match="needs these two lines"):
         with_table("no markers", {})
-    assert with_table(f"a\n{BEGIN}\nold\n{END}\nb", {}) == f"a\n{BEGIN}\n{table({})}\n{END}\nb"
+    assert with_table(f"a\n{BEGIN}\nold\n{END}\nb", {}) == f"a\n{BEGIN}\n\n{table({})}\n\n{END}\nb"
 
 
 def test_the_table_of_the_document_is_that_of_the_committed_figures() -> None:
