@@ -77,7 +77,11 @@ class Bench:
             question=policy.processor.question_inputs(),
         )
         self.trainer.model.train()
-        self.trainer.model.activation_checkpointing_enable()
+        model = self.trainer.model  # transformers renamed the switch
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable()
         for name, value in self.trainer.model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(value, std=0.01)
