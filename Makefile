@@ -141,8 +141,12 @@ bench-noop: install  ## A run in which nothing has changed, compared with a ques
 bench-start: install  ## From the start of a stage to its work, compared with importing MLflow's client; after make demo
 	$(BIN)/python benchmarks/stage_start.py
 
-gpu-proof: install  ## What the GPU's own ways save, and that they compute the same; needs a CUDA device
-	$(BIN)/python -m benchmarks.gpu_proof
+# With the machine's own Python and torch if there is no .venv: the proof installs nothing. The + lets `make gpu-proof --dry-run`
+# reach the script, which then says what the machine lacks.
+GPU_PYTHON ?= python3
+PROOF ?=
+gpu-proof:  ## On a GPU: that training computes the same, how fast it is, what fits; with --dry-run, what the machine lacks
+	+@PYTHONPATH=src:. $(GPU_PYTHON) -m benchmarks.gpu_proof $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--dry-run) $(PROOF)
 
 test-fast: install  ## Fast unit and golden tests only
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not integration and not e2e and not slow and not long and not container"

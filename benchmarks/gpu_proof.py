@@ -1,366 +1,171 @@
-"""What the GPU's own ways save, and that they compute the same: `make gpu-proof`.
+"""What the training does on a GPU, in one command: that it computes the same, how fast it is, what fits.
 
-    python -m benchmarks.gpu_proof --size 0.5b --out benchmarks/gpu_proof.json
+    make gpu-proof                                # or: python -m benchmarks.gpu_proof
+    make gpu-proof --dry-run                      # what this machine lacks, part by part; runs nothing
+    make gpu-proof PROOF="--only grpo decode"     # some parts; options as below
+    make gpu-proof GPU_PYTHON=python3 PROOF="--wheels wheels/"
+    python -m benchmarks.gpu_proof --device cpu --size tiny     # the parts that say something on a CPU
 
-Runs on one CUDA device, on a policy with random weights and clips of noise. Each row measures two sides in
-turns and prints seconds, their ratio, what they differ by, and peak memory:
+Each part (`benchmarks/gpu/parts.py`) runs in a process of its own, for 10 minutes at most, all of them for
+25. Its figures are written to `benchmarks/gpu_proof.json` when it ends, with machine, versions and commit;
+what other parts found earlier stays there. Nothing is downloaded and nothing is installed: the parts use this
+Python's torch. Wheels in the folder of `--wheels` are unpacked into a temporary folder that goes first on the
+parts' PYTHONPATH. Policies and checkpoints go to TMPDIR.
 
-- base: a token of generation with the frozen base under adapters in float32, which autocast casts in every
-  call, and held in half precision
-- towers: a clip through the towers in float32 and under autocast
-- checkpointing: scoring and backward pass with checkpointed blocks, the prompt run per completion and shared
-- decode: tokens with the growing cache, with the static one, and with the static one as a CUDA graph
-- vllm: tokens with the growing cache, and by vLLM with the weights handed over each time; needs vLLM in
-  `machine.grpo.vllm_python`, and its memory is not counted
-
-Without a CUDA device it says so and exits with 1. `--device cpu` runs the same code without graphs, to test
-it; its seconds mean nothing.
+Policies have random weights of the released sizes, clips are noise. The exit code is 0 if every part passed
+or needs a package of an extra that isn't here (and `--only` does not name it), otherwise 1; the last lines
+say what failed or lacks what. `--dry-run` exits with 0 if every part that needs no extra could run. On a CPU
+seconds mean nothing, and figures are written only where `--out` says.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from benchmarks.grpo_sizes import DATASET, SIZES, build_policy, write_clips
+from benchmarks.gpu import record
+from benchmarks.gpu.lacks import lacks, other_versions
+from benchmarks.gpu.parts import BY_NAME, LIMIT, MINUTES, Part, chosen
+from benchmarks.gpu.runner import ROOT, environment, run_part
+from benchmarks.gpu.table import DOCUMENT, with_table
+from benchmarks.gpu.wheels import WheelError, unpack
 from benchmarks.workspace import positive
-from erv.determinism import seed_everything
-from erv.settings import load_settings
-from erv.training.common.clip_features import ClipFeatures, policy_encoder
-from erv.training.common.half_precision import frozen_linears_in
-from erv.training.grpo import grpo, trainer
-from erv.training.grpo.engine.agreement import agreement
-from erv.training.grpo.engine.client import EngineClient
-from erv.training.grpo.engine.lacks import vllm_fault
-from erv.training.grpo.engine.start import start_vllm
-from erv.training.grpo.trainer import OmniGRPOTrainer
 
-Row = dict[str, Any]
-GROUP = 4
-MIB = 2**20
-GREEDY = 0.01  # a temperature at which the most probable token is drawn; vLLM takes none below it but 0
+SIZES = ("tiny", "50m", "0.5b", "7b")  # of `benchmarks.grpo_sizes`, which imports torch
 
 
-class Bench:
-    """A trainer of adapters on a policy of this size, and how to measure it."""
+def probed(variables: Mapping[str, str]) -> dict[str, Any]:
+    """What this machine has, seen by a process like those of the parts.
 
-    def __init__(self, size: str, device: str, folder: Path, rounds: int) -> None:
-        """Builds policy, clips and trainer; `rounds` turns are measured after one that is not."""
-        self.device, self.rounds = torch.device(device), rounds
-        chosen, settings = SIZES[size], load_settings()
-        policy = build_policy(chosen, device)
-        for module in policy.model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        reader = write_clips(folder / DATASET, chosen, chosen.prompts)
-        section = settings.grpo.model_copy(
-            update={
-                "max_steps": 1,
-                "epochs": None,
-                "num_iterations": 1,
-                "prompts_per_step": chosen.prompts,
-                "num_generations": GROUP,
-                "max_completion_length": chosen.completion,
-                "gradient_checkpointing": True,
-                "lora": settings.grpo.lora.model_copy(update={"enabled": True, "dropout": 0.0}),
-            }
-        )
-        on_gpu = self.device.type == "cuda"
-        self.dtype = torch.bfloat16
-        runtime = settings.runtime.model_copy(
-            update={"device": device, "dtype": "bfloat16" if on_gpu else "float32"}
-        )
-        rows = [
-            {"prompt": policy.processor.build_messages(), "clip": f"{DATASET}/{key}"}
-            for key in reader.clip_ids
-        ]
-        self.section, self.runtime, self.machine = section, runtime, settings.machine
-        config = grpo.grpo_config(
-            section, 1, [("none", _none, 1.0)], policy, folder / "out", 0, runtime, settings.machine
-        )
-        config.generation_kwargs = {
-            "suppress_tokens": [*policy.model.placeholder_ids, policy.model.generation_config.eos_token_id]
-        }
-        self.policy, self.clip, self.completion = policy, reader.get(reader.clip_ids[0]), chosen.completion
-        self.rows = [row for row in rows for _ in range(GROUP)]
-        self.trainer = OmniGRPOTrainer(
-            model=policy.model,
-            args=config,
-            reward_funcs=[_none],
-            train_dataset=grpo.order_rows(rows, 1, chosen.prompts, 0),
-            processing_class=policy.processor.tokenizer,
-            peft_config=grpo.lora_config(policy.model, section.lora),
-            clip_features=ClipFeatures(policy_encoder(policy), {DATASET: reader}),
-            question=policy.processor.question_inputs(),
-        )
-        self.trainer.model.train()
-        self.trainer.model.activation_checkpointing_enable()
-        for name, value in self.trainer.model.named_parameters():
-            if "lora_B" in name:
-                nn.init.normal_(value, std=0.01)
-
-    def held_in_half(self) -> AbstractContextManager[None]:
-        """Within, the frozen base is held in half precision."""
-        return frozen_linears_in(self.dtype, [self.trainer.model])
-
-    def turns(
-        self,
-        sides: Mapping[str, Callable[[], Any]],
-        within: Mapping[str, Callable[[], AbstractContextManager[None]]] | None = None,
-    ) -> tuple[Row, dict[str, Any]]:
-        """Median seconds and peak memory of each side, in turns; and what each returned last.
-
-        Args:
-            sides: what to run, by name; the first is what the others are compared with.
-            within: a context for a side, entered and left outside the measurement.
-        """
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        peaks, results = dict.fromkeys(sides, 0), {}
-        on_gpu = self.device.type == "cuda"
-        for turn in range(self.rounds + 1):
-            for name, run in sides.items():
-                with (within or {}).get(name, nullcontext)():
-                    if on_gpu:
-                        torch.cuda.synchronize()
-                        torch.cuda.reset_peak_memory_stats()
-                    start = time.perf_counter()
-                    results[name] = run()
-                    if on_gpu:
-                        torch.cuda.synchronize()
-                        peaks[name] = max(peaks[name], torch.cuda.max_memory_allocated() // MIB)
-                    if turn:
-                        seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(values) for name, values in seconds.items()}
-        first = next(iter(medians.values()))
-        ratios = {name: round(first / value, 2) for name, value in medians.items()}
-        rounded = {name: round(value, 4) for name, value in medians.items()}
-        return {"seconds": rounded, "times_faster": ratios, "peak_mib": peaks}, results
-
-    def generate(self) -> torch.Tensor:
-        """Completions of all rows from seed 0, long [rows, completion]; none ends early."""
-        torch.manual_seed(0)
-        prompts = [row["prompt"] for row in self.rows]
-        bench = self.trainer
-        keys = [row["clip"] for row in self.rows]
-        clips = list(dict.fromkeys(keys))
-        bench._table["train"] = {
-            name: value.to(self.device) for name, value in bench._clip_features(clips).items()
-        }
-        index = torch.tensor([clips.index(key) for key in keys], device=self.device)
-        with torch.no_grad(), bench._rows_of_clips(index):
-            ids, images, fields = bench._tokenize_prompts(prompts)
-            written, self.log_probs = bench._generate_single_turn(ids, images, fields, GROUP)
-        self.ids = torch.tensor([[*prompt, *row] for prompt, row in zip(ids, written, strict=True)])
-        self.index = index
-        return torch.tensor(written)
-
-    def learn(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Log-probabilities of the completions in `ids`, and the gradients of the adapters."""
-        bench, ids = self.trainer, self.ids.to(self.device)
-        bench.model.zero_grad()
-        with bench._rows_of_clips(self.index):
-            log_probs = bench._get_per_token_logps_and_entropies(
-                bench.model, ids, torch.ones_like(ids), self.completion
-            )[0]
-        log_probs.mean().backward()
-        gradients = {name: p.grad.cpu() for name, p in bench.model.named_parameters() if p.grad is not None}
-        return log_probs.detach().cpu(), gradients
+    Raises:
+        SystemExit: that process failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.gpu.probe"]
+    done = subprocess.run(command, cwd=ROOT, env=dict(variables), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"error: {sys.executable} can't be asked what it has:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout)
 
 
-def _none(completions: list[Any], **columns: Any) -> list[float]:
-    return [0.0] * len(completions)
-
-
-def _far(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Largest difference, relative to the largest value."""
-    return float((one.float() - other.float()).abs().max() / one.float().abs().max().clamp(min=1e-30))
-
-
-def base(bench: Bench) -> Row:
-    """One token per row through the language model: weights cast in every call, against weights held."""
-    model = bench.policy.model
-    noise = torch.randn(len(bench.rows), 1, model.config.text_config.hidden_size, device=bench.device)
-
-    def token() -> torch.Tensor:
-        with torch.no_grad(), torch.autocast(bench.device.type, bench.dtype):
-            for _ in range(8):
-                found = model.get_decoder()(inputs_embeds=noise, use_cache=False).last_hidden_state
-        return found.float().cpu()
-
-    row, found = bench.turns(
-        {"cast in every call": token, "held": token}, within={"held": bench.held_in_half}
+def show_lacks(parts: list[Part], found: Mapping[str, Any], device: str, size: str | None) -> int:
+    """Prints what the machine has, and lacks for each part; 1 if a part that needs no extra can't run."""
+    gpus = ", ".join(f"{gpu['name']} ({gpu['bytes'] / 1e9:.0f} GB)" for gpu in found["gpus"])
+    print(
+        f"Python {found['python']}, {found['system']}, {found['cores']} cores, {gpus or found['why_no_gpu']}"
     )
-    return row | {"difference": {"bits equal": torch.equal(*found.values())}}
+    for sentence in other_versions(found) if found["there"] else []:
+        print(f"version: {sentence}")
+    stopped = 0
+    for part in parts:
+        reasons = lacks(part, found, device, size or part.size)
+        stopped += bool(reasons) and not part.optional
+        kind = "would run" if not reasons else "lacks an extra" if part.optional else "can't run"
+        print(f"{part.name}: {kind}{''.join(f'; {reason}' for reason in reasons)}")
+    return 1 if stopped else 0
 
 
-def towers(bench: Bench) -> Row:
-    """A clip through the towers."""
-    encoders = {
-        "float32": policy_encoder(bench.policy),
-        "autocast": policy_encoder(bench.policy, bench.dtype),
+def prove(
+    parts: list[Part], found: Mapping[str, Any], options: argparse.Namespace, variables: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Runs the parts, one after the other; returns their entries, which are also written at once."""
+    until = time.monotonic() + 60 * options.minutes
+    about = {
+        "machine": record.machine(found, options.device),
+        "versions": record.versions(found),
+        "commit": record.commit(),
     }
-    row, found = bench.turns(
-        {name: lambda encode=encode: encode(bench.clip) for name, encode in encoders.items()}
-    )
-    exact = found["float32"]
-    return row | {"difference": {name: _far(exact[name], found["autocast"][name]) for name in exact}}
+    entries = {}
+    for part in parts:
+        size = options.size or part.size
+        reasons = lacks(part, found, options.device, size)
+        left = until - time.monotonic()
+        entry: dict[str, Any] = {"seconds": 0.0, "headline": "", "figures": {}}
+        if reasons:
+            entry |= {"status": "lacks", "why": "; ".join(reasons)}
+        elif left < 1:
+            entry |= {"status": "stopped", "why": f"the {options.minutes} minutes of all parts were over"}
+        else:
+            limit = min(part.seconds, LIMIT, left)
+            entry = run_part(part, size, options.device, options.rounds, limit, variables)
+        entries[part.name] = {"size": size, **entry, **about}
+        if options.out is not None:
+            record.write(options.out, part.name, entries[part.name])
+        told = entry["headline"] if entry["status"] == "passed" else entry["why"]
+        print(f"{part.name}: {entry['status']} in {entry['seconds']:.0f} s: {told}", flush=True)
+    return entries
 
 
-def checkpointing(bench: Bench) -> Row:
-    """Scoring and backward pass under checkpointing."""
-    bench.generate()
-
-    def with_prompts(shared: bool) -> Any:
-        bench.trainer.share_prompts = shared
-        try:
-            return bench.learn()
-        finally:
-            bench.trainer.share_prompts = True
-
-    row, found = bench.turns(
-        {
-            "prompt per completion": lambda: with_prompts(False),
-            "prompt shared": lambda: with_prompts(True),
-        }
-    )
-    plain, shared = found.values()
-    return row | {
-        "difference": {
-            "log-probabilities": _far(plain[0], shared[0]),
-            "gradients": max(_far(value, shared[1][name]) for name, value in plain[1].items()),
-        }
-    }
-
-
-def decode(bench: Bench) -> Row:
-    """Generation of all completions, with the base held in half precision on a GPU."""
-    write = trainer.write_with_static_cache
-
-    def written(static: bool, graph: bool = False) -> torch.Tensor:
-        bench.trainer.static_decode = static
-        trainer.write_with_static_cache = lambda *args, **options: write(*args, **options, graph=graph)
-        try:
-            return bench.generate()
-        finally:
-            bench.trainer.static_decode, trainer.write_with_static_cache = False, write
-
-    sides: dict[str, Callable[[], torch.Tensor]] = {
-        "growing cache": lambda: written(False),
-        "static cache": lambda: written(True),
-    }
-    if bench.device.type == "cuda":
-        sides["CUDA graph"] = lambda: written(True, True)
-    on_gpu = bench.device.type == "cuda"
-    with bench.held_in_half() if on_gpu else nullcontext():
-        row, found = bench.turns(sides)
-    first = found["growing cache"]
-    tokens = first.numel()
-    row["tokens_per_second"] = {name: round(tokens / value, 1) for name, value in row["seconds"].items()}
-    # Sampled with the same random numbers: where rounding moves a draw, a row differs from there on.
-    row["difference"] = {
-        f"rows equal, {name}": f"{int((other == first).all(1).sum())} of {len(first)}"
-        for name, other in found.items()
-        if name != "growing cache"
-    }
-    return row
-
-
-def vllm(bench: Bench) -> Row:
-    """Generation by vLLM, or why it can't be measured."""
-    fault = vllm_fault(Path(bench.machine.grpo.vllm_python))
-    if fault is not None:
-        return {"not measured": fault}
-    with start_vllm(bench.policy, bench.section, bench.runtime, bench.machine) as engine:
-        return by_engine(bench, engine)
-
-
-def by_engine(bench: Bench, engine: EngineClient) -> Row:
-    """The same for any engine: speed, equal rows, and log-probabilities against the trainer's own."""
-    ours, temperature = bench.trainer, bench.trainer.temperature
-
-    def written(by: EngineClient | None) -> torch.Tensor:
-        ours._engine, engine._handed_over = by, None
-        try:
-            return bench.generate()
-        finally:
-            ours._engine = None
-
-    with bench.held_in_half() if bench.device.type == "cuda" else nullcontext():
-        row, found = bench.turns({"growing cache": lambda: written(None), "vLLM": lambda: written(engine)})
-        sampled, ids = torch.tensor(bench.log_probs), bench.ids.to(bench.device)  # vLLM's turn was the last
-        with torch.no_grad(), ours._rows_of_clips(bench.index):
-            scores, _, _ = ours._get_per_token_logps_and_entropies(
-                ours.model, ids, torch.ones_like(ids), bench.completion
-            )
-        ours.temperature = GREEDY
-        equal = written(None) == written(engine)
-        ours.temperature = temperature
-    tokens = found["vLLM"].numel()
-    row["tokens_per_second"] = {name: round(tokens / value, 1) for name, value in row["seconds"].items()}
-    scores = scores.cpu()
-    row["difference"] = {
-        "greedy rows equal": f"{int(equal.all(1).sum())} of {len(equal)}",
-        "log-probabilities": float((scores - sampled).abs().max()),
-        **agreement(scores, sampled, torch.ones_like(scores), bench.section.generation_ratio_cap),
-    }
-    return row
-
-
-ROWS: dict[str, Callable[[Bench], Row]] = {
-    "towers": towers,
-    "base": base,
-    "checkpointing": checkpointing,
-    "decode": decode,
-}
-
-
-def prove(size: str, device: str, rounds: int) -> Row:
-    """All rows of a size on a device."""
-    seed_everything(0, load_settings().runtime.threads)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        bench = Bench(size, device, Path(folder), rounds)
-        name = (
-            torch.cuda.get_device_name() if bench.device.type == "cuda" else "CPU: its seconds mean nothing"
-        )
-        found: Row = {"size": size, "device": name, "torch": torch.__version__, "rows": {}}
-        for title, measure in (ROWS | ({"vllm": vllm} if bench.device.type == "cuda" else {})).items():
-            found["rows"][title] = measure(bench)
-            print(f"{title}: {json.dumps(found['rows'][title])}", flush=True)
-    return found
+def verdict(entries: Mapping[str, Mapping[str, Any]], *, asked: bool = False) -> int:
+    """Prints what did not pass; 1 if it is more than an extra that isn't here and that nobody asked for."""
+    wrong = 0
+    for name, entry in entries.items():
+        if entry["status"] == "passed":
+            continue
+        extra = entry["status"] == "lacks" and BY_NAME[name].optional
+        wrong += asked or not extra
+        print(f"{name} {entry['status']}{' (an extra)' if extra else ''}: {entry['why']}", file=sys.stderr)
+    passed = sum(entry["status"] == "passed" for entry in entries.values())
+    print(f"{passed} of {len(entries)} parts passed")
+    return 1 if wrong else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints and writes the figures; 1 without a GPU."""
+    """Reads the command line; see the module for the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=SIZES, default="0.5b")
+    parser.add_argument("--only", nargs="+", choices=list(BY_NAME), metavar="PART", help=", ".join(BY_NAME))
+    parser.add_argument("--dry-run", action="store_true", help="say what the machine lacks, and run nothing")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--rounds", type=positive, default=5, help="measured turns of each side")
+    parser.add_argument("--size", choices=SIZES, help="one size for all parts; by default each has its own")
+    parser.add_argument("--rounds", type=positive, default=3, help="measured turns of each side")
+    parser.add_argument("--wheels", type=Path, help="a folder of wheels that this machine lacks")
+    parser.add_argument("--minutes", type=positive, default=MINUTES, help="of all parts together")
     parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    chosen = parser.parse_args(arguments)
-    if chosen.device == "cuda" and not torch.cuda.is_available():
+    parser.add_argument("--table", action="store_true", help="only write the table in docs/training.md")
+    options = parser.parse_args(arguments)
+    if sys.version_info < (3, 11):  # noqa: UP036 - a GPU image's own Python, not one that pip chose
         print(
-            "error: there is no CUDA device here; run make gpu-proof where there is one, with CUDA's torch",
+            f"error: Python {sys.version.split()[0]}; erv needs 3.11 or newer: set GPU_PYTHON",
             file=sys.stderr,
         )
         return 1
-    found = prove(chosen.size, chosen.device, chosen.rounds)
-    if chosen.out is not None:
-        chosen.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    return 0
+    if options.table:
+        text = with_table(DOCUMENT.read_text(encoding="utf-8"), record.read(options.out or record.RESULTS))
+        DOCUMENT.write_text(text, encoding="utf-8")
+        return 0
+    if options.out is None and options.device == "cuda":
+        options.out = record.RESULTS
+    parts = chosen(options.only, options.device, options.size)
+    with tempfile.TemporaryDirectory(prefix="gpu-proof-wheels-") as folder:
+        try:
+            if options.wheels is not None:
+                unpack(options.wheels, Path(folder))
+        except WheelError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        variables = environment(Path(folder) if options.wheels is not None else None)
+        found = probed(variables)
+        if options.dry_run:
+            return show_lacks(parts, found, options.device, options.size)
+        if options.device == "cuda" and not found["gpus"]:
+            print(
+                f"error: there is no CUDA device here ({found['why_no_gpu']}); run make gpu-proof where there"
+                " is one, with CUDA's torch; --dry-run names what else is missing",
+                file=sys.stderr,
+            )
+            return 1
+        return verdict(prove(parts, found, options, variables), asked=options.only is not None)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part under way is ended too
     sys.exit(main())

@@ -22,6 +22,7 @@ from trl.models import unwrap_model_for_generation
 
 from benchmarks.grpo_before import BeforeTrainer
 from benchmarks.grpo_measured import SMALL, MeasuredTrainer, Seen, Stopwatch
+from erv.determinism import resolve_dtype
 from erv.policies import Policy
 from erv.settings import GrpoSettings, RuntimeSettings, load_settings
 from erv.shards import Clip, ShardReader
@@ -175,7 +176,12 @@ def make_trainer(
         train_dataset=grpo.order_rows(rows, steps, settings.prompts_per_step, 0),
         processing_class=policy.processor.tokenizer,
         peft_config=grpo.lora_config(policy.model, settings.lora) if settings.lora.enabled else None,
-        clip_features=ClipFeatures(policy_encoder(policy) if way in ("erv", "before") else prepare, readers),
+        clip_features=ClipFeatures(
+            policy_encoder(policy, resolve_dtype(runtime.dtype, policy.device))
+            if way in ("erv", "before")
+            else prepare,
+            readers,
+        ),
         question=policy.processor.question_inputs(),
     )
     trainer.remove_callback(PrinterCallback)

@@ -176,6 +176,24 @@ def test_operations_are_those_that_torch_counts(folder: Path) -> None:
     assert counter.get_total_flops() == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_operations_of_an_update_are_those_that_torch_counts(folder: Path, frozen: bool) -> None:
+    policy = load_policy(folder / "policy")
+    policy.model.set_attn_implementation("eager")
+    policy.model.requires_grad_(not frozen)
+    # Adapters train below every layer, so the gradient passes through all of them.
+    policy.model.get_input_embeddings().register_forward_hook(
+        lambda module, inputs, output: output.requires_grad_(True) if frozen else output
+    )
+    rows, length = 2, 12
+    with FlopCounterMode(display=False) as counter:
+        policy.model(input_ids=torch.arange(rows * length).reshape(rows, length)).logits.sum().backward()
+    expected = Language.of(policy.model).update(
+        Work(rows * length, rows * length, rows * length * length), frozen=frozen
+    )
+    assert counter.get_total_flops() == pytest.approx(expected, rel=0.05)
+
+
 def test_work_of_a_shared_prompt() -> None:
     alone = Work.of(3, 1, 20, 5, shared=False)
     assert alone == Work(3 * 25, 3 * 5, 3 * 25 * 26 // 2)

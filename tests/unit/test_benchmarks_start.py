@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu import parts as gpu_parts
+
 ROOT = Path(__file__).parents[2]
 SLOW = pytest.mark.slow
 
@@ -20,7 +22,9 @@ SMALL = [
     pytest.param("corpus", False, "--size tiny", marks=SLOW),
     pytest.param("extract", False, "--clips 2 --rounds 1 --results OUT", marks=SLOW),
     pytest.param("full_size", False, "--sizes 12 24 --skip-official --out OUT", marks=SLOW),
-    pytest.param("gpu_proof", True, "--device cpu --size tiny --rounds 1 --out OUT", marks=SLOW),
+    pytest.param(
+        "gpu_proof", True, "--device cpu --size tiny --rounds 1 --only vectors decode --out OUT", marks=SLOW
+    ),
     pytest.param("grpo", True, "--size tiny --steps 1 --group 2 --out OUT", marks=SLOW),
     pytest.param("grpo_profile", True, "--size tiny --steps 1", marks=SLOW),
     pytest.param("serving", True, "--size tiny --tokens 4 --clients 1 2 --each 1 --results OUT", marks=SLOW),
@@ -56,6 +60,9 @@ PARTS = {
     "validate_split",
     "workspace",
 }
+
+# What `gpu_proof` starts as processes; the rest of `gpu/` is imported by them.
+GPU_PROCESSES = {"one_part", "probe", "training_run"}
 
 
 def start(
@@ -146,3 +153,11 @@ def test_no_script_is_missing_here() -> None:
     assert not started & PARTS
     for name in PARTS - {"grpo_worker"}:
         assert "__main__" not in (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def test_the_parts_of_the_gpu_proof_are_started_by_it_alone() -> None:
+    files = {
+        path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks" / "gpu").glob("*.py")
+    }
+    assert {name for name, text in files.items() if "__main__" in text} == GPU_PROCESSES
+    assert {part.code.partition(":")[0] for part in gpu_parts.PARTS} <= set(files) - GPU_PROCESSES
