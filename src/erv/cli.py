@@ -82,6 +82,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         where = f"{error.filename}: " if error.filename else ""
         click.echo(f"error: {sentence or f'{where}{error.strerror}'}", err=True)
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        from erv.libraries import missing_extra
+
+        if error.name is None or (extra := missing_extra(error.name)) is None:
+            raise
+        click.echo(
+            f"error: this command needs {error.name}, which is not installed; run"
+            f" `pip install 'erv[{extra}]'`, or `make install` in a clone",
+            err=True,
+        )
+        sys.exit(1)
     except Exception as error:  # a library's own exception for a full disk
         if (sentence := full_disk(error)) is None:
             raise

@@ -23,7 +23,7 @@ from erv.collector import collect_seldom
 from erv.determinism import prepare_process
 from erv.environment import Environment, isolate, keep_private, load_environment
 from erv.errors import ErvError, full_disk
-from erv.libraries import LOCK, TAG, require_locked
+from erv.libraries import TAG, lock_of, require_locked
 from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
 from erv.tracking.opening import open_run
@@ -105,7 +105,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         settings = load_settings(environment.workspace / "params.yaml")
         _refuse_elsewhere(address, settings)
         _prepare(address, settings)
-        others = require_locked(environment.workspace) if ranks.is_main() else ""
+        others = require_locked(environment.workspace, settings.runtime.python) if ranks.is_main() else ""
         if not ranks.is_launched():
             check_servers(environment, ("MLflow",))
             # DVC trusts size and time of a file: what changed under the same two would be read in silence.
@@ -119,7 +119,8 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
         run = open_run(environment, name, address, silent=not ranks.is_main())
         run.log_params(_parameters(name, arguments, settings))
         if others:
-            logger.warning("works with other libraries than those of %s: %s", LOCK, others)
+            lock = lock_of(settings.runtime.python)
+            logger.warning("works with other libraries than those of %s: %s", lock, others)
             run.set_tags({TAG: others})
         main(arguments, settings, run)
     except ErvError as error:

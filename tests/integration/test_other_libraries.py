@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from erv.environment import Environment
+from erv.libraries import lock_of, running_python
 from erv.lineage.stages import StageTrees
 from erv.pipeline import read_lock_entries
 from erv.tracking.lock_entries import reconcile, search
@@ -22,12 +23,12 @@ def test_plain_dvc_refuses_or_says_so_in_mlflow_and_lineage(
     scratch = Scratch(tmp_path_factory.mktemp("libraries"), stack)
     folder = scratch.folder
     (folder / "requirements").mkdir()
-    (folder / "requirements/results.lock").write_text("torch==0.0.1\n")
+    (folder / lock_of(running_python())).write_text("torch==0.0.1\n")
     differs = f"torch {version('torch')} instead of 0.0.1"
     monkeypatch.chdir(folder)
     refused = scratch.python("-m", "dvc", "repro", "make@a", check=False)
     assert refused.returncode != 0
-    said = "error: make@a: the installed libraries are not those of requirements/results.lock, with which"
+    said = f"error: make@a: the installed libraries are not those of {lock_of(running_python())}, with which"
     assert said in refused.stderr
     assert differs in refused.stderr
     assert not (folder / "made/a.txt").exists()
@@ -40,4 +41,4 @@ def test_plain_dvc_refuses_or_says_so_in_mlflow_and_lineage(
     (run,) = search(scratch.environment, "tags.`erv.stage` = 'make'")
     assert run.data.tags["erv.other_libraries"] == differs
     node = StageTrees(scratch.environment).node(lock, "make@a", None, set())
-    assert f"ran with other libraries than those of requirements/results.lock: {differs}" in node.facts
+    assert f"ran with other libraries than the locked ones: {differs}" in node.facts

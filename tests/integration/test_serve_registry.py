@@ -71,5 +71,5 @@ def test_the_champion_is_followed(scratch: Scratch, tmp_path: Path) -> None:
         assert all(model["created"] > 1_700_000_000 for model in models)
         assert running.end() == 0
     log = (tmp_path / "log").read_text()
-    assert log.startswith(f"{NAME}/1 answers at {running.address}\n")
+    assert log.startswith(f"loading {NAME}/1 ...\n{NAME}/1 answers at {running.address}\n")
     assert f"{NAME}/2 answers now" in log

@@ -435,7 +435,7 @@ stop_on_signals()
 url, folder = sys.argv[1:]
 teacher = build_teacher(
     OpenAITeacher(kind="openai", model="m", base_url=url, api_key_env=None, concurrency=4),
-    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1),
+    runtime=RuntimeSettings(device="cpu", dtype="float32", threads=1, python="3.11"),
     folder_of=Path,
     cache=Path(folder),
 )

@@ -4,7 +4,7 @@ from typing import Any
 
 from erv.settings import MachineSettings, RuntimeSettings
 
-RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1)
+RUNTIME = RuntimeSettings(device="cpu", dtype="float32", threads=1, python="3.11")
 
 
 def machine(

@@ -83,7 +83,7 @@ def test_grpo_depends_on_the_versions_of_what_writes_its_completions(generation:
     (trained,) = [stage for stage in read_stages(tmp_path) if stage.name == "grpo@erv"]
     read = {path for path in trained.dependencies if path.startswith("requirements/")}
     assert read == {
-        "requirements/results.lock",
+        "requirements/results-3.11.lock",
         "requirements/lora-none.txt",
         f"requirements/{generation}.txt",
     }

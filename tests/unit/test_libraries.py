@@ -14,14 +14,18 @@ from click.testing import CliRunner
 
 from erv.cli import command
 from erv.doctor.doctor import _found_by
-from erv.doctor.machine_check import packages
+from erv.doctor.machine_check import packages, python
 from erv.doctor.preflight import check
 from erv.environment import load_environment
-from erv.errors import StackError
-from erv.libraries import LOCK, installed_unlike, require_locked
+from erv.errors import SettingsError, StackError
+from erv.libraries import PYTHONS, installed_unlike, lock_of, require_locked, running_python
 from erv.pipeline import PipelineError
+from erv.settings import parse_settings
 from tests.support.paths import ROOT
 
+PYTHON = running_python()
+LOCK = lock_of(PYTHON)
+OTHER = next(name for name in PYTHONS if name != PYTHON)
 STAGE = """
 from pathlib import Path
 from erv.stage import Option, run_stage
@@ -41,11 +45,18 @@ def lock(folder: Path, *lines: str) -> Path:
     return path
 
 
+def recorded(folder: Path, python: str) -> None:
+    """Parameters that record results with the libraries of this Python."""
+    params = (ROOT / "params.yaml").read_text()
+    assert params.count('python: "3.11"') == 1
+    (folder / "params.yaml").write_text(params.replace('python: "3.11"', f'python: "{python}"'))
+
+
 @pytest.fixture
 def pulled(tmp_path: Path) -> Path:
     """A workspace after a `git pull` with other versions, and no `make install`."""
     lock(tmp_path, "torch==0.0.1", f"numpy=={version('numpy')}", "no-such-thing==1.0")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
+    recorded(tmp_path, PYTHON)
     (tmp_path / "work.py").write_text(STAGE)
     return tmp_path
 
@@ -64,6 +75,7 @@ def work(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_what_is_installed_is_what_the_lock_says() -> None:
     assert installed_unlike(ROOT / LOCK) == []
+    assert (ROOT / LOCK).is_file()
 
 
 def test_other_versions_and_missing_ones_are_named(tmp_path: Path) -> None:
@@ -92,14 +104,14 @@ def test_lines_for_other_machines_do_not_count(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_lock_has_nothing_to_compare(tmp_path: Path) -> None:
-    assert require_locked(tmp_path) == ""
+    assert require_locked(tmp_path, OTHER) == ""
 
 
 @pytest.mark.parametrize("damage", [b"\xff", b"torch = = 2\n"])
 def test_a_damaged_lock_is_named(tmp_path: Path, damage: bytes) -> None:
     lock(tmp_path).write_bytes(damage)
-    with pytest.raises(StackError, match=r"results\.lock: damaged \(.+\); restore it from git$"):
-        require_locked(tmp_path)
+    with pytest.raises(StackError, match=r"results-3\.1\d\.lock: damaged \(.+\); restore it from git$"):
+        require_locked(tmp_path, PYTHON)
 
 
 def test_a_stage_refuses_before_it_works(pulled: Path) -> None:
@@ -107,7 +119,7 @@ def test_a_stage_refuses_before_it_works(pulled: Path) -> None:
     said = work(pulled)
     assert (said.returncode, (pulled / "out.txt").exists()) == (1, False)
     assert said.stderr.splitlines()[-1] == (
-        "error: work: the installed libraries are not those of requirements/results.lock, with which results"
+        f"error: work: the installed libraries are not those of {LOCK}, with which results"
         f" are recorded: torch {version('torch')} instead of 0.0.1, no-such-thing is missing; run `make"
         " install`, or set ERV_OTHER_LIBRARIES=accept to work with them, which the MLflow runs then say"
     )
@@ -119,7 +131,7 @@ def test_a_stage_works_with_others_if_that_is_asked_for(pulled: Path) -> None:
     assert said.returncode == 0, said.stderr
     assert (pulled / "out.txt").read_text() == "done"
     assert (
-        "WARNING works with other libraries than those of requirements/results.lock: torch"
+        f"WARNING works with other libraries than those of {LOCK}: torch"
         f" {version('torch')} instead of 0.0.1, no-such-thing is missing" in said.stderr
     )
 
@@ -152,15 +164,74 @@ def test_the_doctor_calls_it_an_error(pulled: Path, monkeypatch: pytest.MonkeyPa
     (finding,) = _found_by(packages, load_environment(pulled))
     assert finding.state == "warn"
     # A tool of another version changes no result.
-    (pulled / LOCK).rename(pulled / "requirements/tools.lock")
+    (pulled / LOCK).rename(pulled / f"requirements/tools-{PYTHON}.lock")
     monkeypatch.delenv("ERV_OTHER_LIBRARIES")
     (finding,) = _found_by(packages, load_environment(pulled))
     assert finding.state == "warn"
+
+
+def test_a_stage_refuses_under_another_python_than_results_are_recorded_with(pulled: Path) -> None:
+    """From 3.12 on, `sum` rounds otherwise; `dvc.lock` would name the libraries of the other one."""
+    lock(pulled, f"numpy=={version('numpy')}").rename(pulled / lock_of(OTHER))
+    recorded(pulled, OTHER)
+    said = work(pulled)
+    assert (said.returncode, (pulled / "out.txt").exists()) == (1, False)
+    assert said.stderr.splitlines()[-1] == (
+        f"error: work: this is Python {PYTHON}, and runtime.python in params.yaml says {OTHER}, with whose"
+        f" libraries results are recorded; run `make install PYTHON=python{OTHER}`, set runtime.python to"
+        f" {PYTHON}, which makes all results anew, or set ERV_OTHER_LIBRARIES=accept, which the MLflow runs"
+        " then say"
+    )
+    accepted = work(pulled, ERV_OTHER_LIBRARIES="accept")
+    assert accepted.returncode == 0, accepted.stderr
+    assert (
+        f"other libraries than those of {lock_of(OTHER)}: Python {PYTHON} instead of {OTHER}"
+        in accepted.stderr
+    )
+
+
+def test_the_doctor_names_the_python_of_results(pulled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = _found_by(python, load_environment(pulled))
+    assert finding.state == "ok"
+    recorded(pulled, OTHER)
+    (finding,) = _found_by(python, load_environment(pulled))
+    assert (finding.state, f"runtime.python in params.yaml says {OTHER}" in finding.detail) == ("fail", True)
+    assert finding.remedy.startswith(f"run `make install PYTHON=python{OTHER}`")
+    monkeypatch.setenv("ERV_OTHER_LIBRARIES", "accept")
+    (finding,) = _found_by(python, load_environment(pulled))
+    assert finding.state == "warn"
+    (pulled / "params.yaml").write_text("- damaged")  # the check of the settings says so
+    (finding,) = _found_by(python, load_environment(pulled))
+    assert finding.state == "ok"
+
+
+def test_stages_depend_on_the_libraries_of_the_python_of_results(tmp_path: Path) -> None:
+    """Another Python is another library set: DVC runs all again, and records which it was."""
+    from erv.pipeline import read_stages
+
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    recorded(tmp_path, "3.13")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".dvc").mkdir()
+    for stage in read_stages(tmp_path):
+        locks = {path for path in stage.dependencies if path.endswith(".lock")}
+        assert locks == {"requirements/results-3.13.lock"}, stage.name
+
+
+@pytest.mark.parametrize("value", ["3.13", 3.13])
+def test_a_parameter_given_as_a_number_is_a_python(value: object) -> None:
+    """`dvc exp run -S runtime.python=3.13` writes a number."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["runtime"]["python"] = value
+    assert parse_settings(raw).runtime.python == "3.13"
+    raw["runtime"]["python"] = "3.14"
+    with pytest.raises(SettingsError, match=r"runtime\.python: .*'3\.11', '3\.12' or '3\.13'"):
+        parse_settings(raw)
 
 
 def test_the_frame_of_all_stages_asks() -> None:
     """Every stage that depends on the lock runs in the frame that compares it."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name, stage in stages.items():
-        assert str(LOCK) in stage["deps"], name
+        assert "requirements/results-${runtime.python}.lock" in stage["deps"], name
         assert "run_stage(" in (ROOT / f"stages/{name}.py").read_text(), name

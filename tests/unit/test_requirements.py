@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from erv.libraries import PYTHONS, lock_of
 from erv.register.requirements import needed
 from infra import lock
 from tests.support.paths import ROOT
@@ -43,7 +44,8 @@ def test_results_are_what_stages_import_and_all_that_it_needs_but_for_the_except
             continue
         for line in distribution(name).requires or []:
             requirement = Requirement(line)
-            if needed(requirement) and canonicalize_name(requirement.name) not in EXCEPTED:
+            other = EXCEPTED | lock.of_a_gpu_build([canonicalize_name(requirement.name)])
+            if needed(requirement) and canonicalize_name(requirement.name) not in other:
                 assert canonicalize_name(requirement.name) in RESULTS, f"{name} needs {requirement}"
     imported = lock.imported_by_stages()
     assert {"torch", "transformers", "av", "great_expectations", "sklearn"} <= imported
@@ -75,7 +77,9 @@ def test_every_dependency_is_locked_in_its_file() -> None:
 
 def test_locked_versions_are_those_that_pyproject_allows() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [Requirement(line) for line in project["dependencies"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["train"], *extras["pipeline"]]
+    wanted = [item for line in lines if (item := Requirement(line)).name != "erv"]
     locked = {name: next(iter(pin.specifier)).version for name, pin in {**RESULTS, **TOOLS}.items()}
     refused = [
         f"{item} is locked as {locked.get(canonicalize_name(item.name))}"
@@ -105,7 +109,29 @@ def test_nothing_stands_among_results_without_being_needed() -> None:
 def test_stages_depend_on_results_alone() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     deps = {str(dep) for stage in stages.values() for dep in stage.get("deps", [])}
-    assert {dep for dep in deps if dep.endswith(".lock")} == {lock.RESULTS}
+    assert {dep for dep in deps if dep.endswith(".lock")} == {"requirements/results-${runtime.python}.lock"}
+
+
+def test_each_python_has_its_locks_with_the_same_versions() -> None:
+    """What is needed differs, versions don't: a result changes with Python alone, not with torch too."""
+    ours = {name: str(pin.specifier) for name, pin in {**RESULTS, **TOOLS}.items()}
+    for python in PYTHONS:
+        results = pins(ROOT / lock_of(python))
+        tools = pins(ROOT / f"requirements/tools-{python}.lock")
+        assert {"torch", "transformers", "numpy"} <= results.keys()
+        assert {"prefect", "dvc", "mlflow"} <= tools.keys()
+        assert not results.keys() & tools.keys()
+        theirs = {name: str(pin.specifier) for name, pin in {**results, **tools}.items()}
+        common = theirs.keys() & ours.keys()
+        assert len(common) > 250
+        assert {name: theirs[name] for name in common} == {name: ours[name] for name in common}
+
+
+def test_what_a_build_of_torch_for_a_gpu_brings_is_in_no_lock() -> None:
+    """The build of the same version for a CPU doesn't need it."""
+    names = ["nvidia-cudnn-cu13", "cuda-bindings", "triton", "torch", "numpy"]
+    assert lock.of_a_gpu_build(names) == {"nvidia-cudnn-cu13", "cuda-bindings", "triton"}
+    assert not lock.of_a_gpu_build([*RESULTS, *TOOLS])
 
 
 def test_an_exception_that_makes_no_difference_is_refused(tmp_path: Path) -> None:

@@ -47,9 +47,9 @@ def command(candidate: Path, require_gates: bool, require_lineage: bool) -> None
     environment = load_environment()
     require_own_code(environment.workspace)  # a version is stored with it
     check_servers(environment, ("S3", "MLflow"))
-    require_locked(environment.workspace)  # it may evaluate the champion
-    isolate(environment)
     settings = load_settings()
+    require_locked(environment.workspace, settings.runtime.python)  # it may evaluate the champion
+    isolate(environment)
     repaired = pipeline.repair_lock()
     if repaired is not None:
         click.echo(repaired, err=True)

@@ -71,7 +71,7 @@ def run(
     environment = load_environment()
     if not dry:  # each run would be refused by itself
         check_servers(environment, ("MLflow",))
-        require_locked(environment.workspace)
+        require_locked(environment.workspace, settings.runtime.python)
     known = experiments.finished(environment.workspace)
     done = {} if again else known
     waiting = experiments.queued(environment.workspace)

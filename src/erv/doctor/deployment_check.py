@@ -41,7 +41,7 @@ def schedules(environment: Environment) -> Iterator[Finding]:
         return
     remedy = f"`make install`, then `erv stack down` and `{command_for('Prefect', environment.workspace)}`"
     if "Prefect" in shared_servers(environment):
-        remedy = "have its background services restarted, with the versions in requirements/tools.lock"
+        remedy = "have its background services restarted, with the versions in requirements/"
     for silent in silent_schedules(environment):
         detail = (
             f"{silent.name} has an active schedule, but since {silent.since:%Y-%m-%d %H:%M} UTC no run ahead:"

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
-import sys
 from collections.abc import Iterator
 
 from erv.doctor.finding import Finding, some
 from erv.environment import Environment
-from erv.libraries import ACCEPT, INSTALL, LOCK, MISSING, VARIABLE, installed_unlike
+from erv.errors import SettingsError
+from erv.libraries import (
+    ACCEPT,
+    FOLDER,
+    INSTALL,
+    MISSING,
+    PYTHONS,
+    VARIABLE,
+    installed_unlike,
+    lock_of,
+    other_python,
+    running_python,
+)
+from erv.settings import load_settings
 
 _ENOUGH_BYTES = 5_000_000_000
 _NEEDED_BYTES = 500_000_000
 
 
 def python(environment: Environment) -> Iterator[Finding]:
-    """The version that everything was locked with."""
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    if sys.version_info[:2] == (3, 11):
+    """Whether it is one that everything is locked for, and the one that results are recorded with."""
+    version = platform.python_version()
+    if running_python() not in PYTHONS:
+        expected = f"{version}, expected {', '.join(PYTHONS[:-1])} or {PYTHONS[-1]}"
+        yield Finding("python", "fail", expected, f"`make install PYTHON=python{PYTHONS[0]}`")
+        return
+    recorded = _recorded(environment)
+    if recorded in (None, running_python()):
         yield Finding("python", "ok", version)
-    else:
-        yield Finding(
-            "python", "fail", f"{version}, expected 3.11", "recreate the environment: `make install`"
-        )
+        return
+    detail, _, remedy = other_python(recorded).partition("; ")
+    accepted = os.environ.get(VARIABLE) == ACCEPT
+    yield Finding("python", "warn" if accepted else "fail", detail, remedy)
+
+
+def _recorded(environment: Environment) -> str | None:
+    """The Python of results, if the settings can be read: their own check says if not."""
+    try:
+        return load_settings(environment.workspace / "params.yaml").runtime.python
+    except SettingsError:
+        return None
 
 
 def code(environment: Environment) -> Iterator[Finding]:
@@ -37,17 +63,20 @@ def code(environment: Environment) -> Iterator[Finding]:
 
 def packages(environment: Environment) -> Iterator[Finding]:
     """Whether the installed versions are those of `requirements/`."""
-    locks = sorted((environment.workspace / "requirements").glob("*.lock"))
+    locks = sorted((environment.workspace / FOLDER).glob(f"*-{running_python()}.lock"))
     if not locks:
         yield Finding(
-            "packages", "warn", "no requirements/*.lock here", "run this from the top of the repository"
+            "packages",
+            "warn",
+            f"no {FOLDER}/*-{running_python()}.lock here",
+            "run this from the top of the repository",
         )
         return
     unlike = [text for lock in locks for text in installed_unlike(lock)]
     if not unlike:
         yield Finding("packages", "ok", "all as in requirements/")
         return
-    computing = bool(installed_unlike(environment.workspace / LOCK))
+    computing = bool(installed_unlike(environment.workspace / lock_of(running_python())))
     accepted = computing and os.environ.get(VARIABLE) == ACCEPT
     missing = any(text.endswith(MISSING) for text in unlike)
     detail = f"not as in requirements/: {some(unlike)}"

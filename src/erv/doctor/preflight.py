@@ -43,7 +43,7 @@ def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings
     here = [stage for stage in stages if settings.machine.pool_of(stage.name) is None]
     faults = [
         *_unplaced(settings, stages),
-        *_libraries(environment.workspace),
+        *_libraries(environment.workspace, settings.runtime.python),
         *_missing_files(environment.workspace, settings, stages),
         *label_space_faults(environment.workspace, settings.datasets),
         *teacher_faults(environment.workspace, settings, stages),
@@ -278,10 +278,10 @@ def _comes_from(path: str, written: set[str]) -> bool:
     )
 
 
-def _libraries(workspace: Path) -> list[str]:
+def _libraries(workspace: Path, python: str) -> list[str]:
     """Whether what is installed is what results are recorded with; each stage would refuse by itself."""
     try:
-        accepted = require_locked(workspace)
+        accepted = require_locked(workspace, python)
     except StackError as error:
         return [str(error)]
     if accepted:

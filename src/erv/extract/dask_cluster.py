@@ -62,7 +62,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
     if code_version(task.code, libraries(task.settings)) != task.version:
         raise DataError(
             "a worker has another version of erv, decord, av, pillow, numpy or pyarrow than this machine;"
-            " install the same requirements/results.lock on both"
+            " install the same requirements/*.lock on both"
         )
     store = store_for([task.lock.uri])
     with tempfile.TemporaryDirectory(prefix="erv-extract-") as folder:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.environment import Environment
-from erv.libraries import LOCK, TAG
+from erv.libraries import TAG
 from erv.lineage.entries import Locked, external_sources, lock_of_source
 from erv.lineage.inputs import given_facts, input_links, is_source
 from erv.lineage.links import LinkChecker
@@ -59,7 +59,7 @@ class StageTrees:
             "outputs": {out["path"]: out.get("md5") for out in entry.get("outs") or []},
         }
         node.facts += origin_facts(origin)
-        node.facts += _wrapped(f"ran with other libraries than those of {LOCK}: ", tags.get(TAG, ""))
+        node.facts += _wrapped("ran with other libraries than the locked ones: ", tags.get(TAG, ""))
         node.facts += _wrapped("parameters ", own_parameters(name, known))
         inputs = inputs_of(lock, name, self._links.listing)
         node.facts += [*external_sources(lock, name), *given_facts(lock, name, inputs)]

@@ -8,6 +8,7 @@ import pytest
 
 from erv.doctor.doctor import examine
 from erv.doctor.finding import Finding
+from erv.libraries import lock_of, running_python
 from tests.fuzz.state import write_workspace
 
 
@@ -40,7 +41,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("dvc.yaml", b"stages: 1", "pipeline", "dvc.yaml: no stages found", "restore it from git"),
         (".dvc/config", b"[core", "dvc", "config: damaged", "restore it from git"),
         (".dvc/config.local", b"\xff", "dvc", "config.local: damaged", "delete it and run `erv stack up`"),
-        ("requirements/results.lock", b"\xff", "packages", "results.lock: damaged", "restore it from git"),
+        (str(lock_of(running_python())), b"\xff", "packages", ".lock: damaged", "restore it from git"),
     ],
 )  # fmt: skip
 def test_it_names_the_fault_and_the_remedy(

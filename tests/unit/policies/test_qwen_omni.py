@@ -55,7 +55,12 @@ def stock(policy: Policy) -> Qwen2_5OmniThinkerForConditionalGeneration:
 def own_model(policy: Policy) -> Qwen2_5OmniThinkerForConditionalGeneration:
     config = Qwen2_5OmniThinkerConfig(**tiny_thinker_config(policy.processor.tokenizer))
     model = Qwen2_5OmniThinkerForConditionalGeneration(config).eval()
-    model.load_state_dict(policy.model.state_dict())
+    weights = policy.model.state_dict()
+    if (
+        "visual.merger.ln_q.weight" in model.state_dict()
+    ):  # transformers 5.17 names them as the released files do
+        weights = {released_name(name): value for name, value in weights.items()}
+    model.load_state_dict(weights)
     return model
 
 
@@ -216,6 +221,14 @@ def test_a_geometry_that_does_not_fit_is_refused(changes, message):
 # --- released folders ---
 
 
+def released_name(name: str) -> str:
+    """The name of a weight of ours in a released thinker."""
+    old = name.removeprefix("model.")
+    if old.startswith("language_model."):
+        return "model." + old.removeprefix("language_model.")
+    return old
+
+
 def write_released(policy: Policy, folder: Path, *, whole: bool) -> None:
     """A folder as Qwen2.5-Omni was released (names, nesting, parts that speak), or the thinker's alone."""
     folder.mkdir()
@@ -230,9 +243,7 @@ def write_released(policy: Policy, folder: Path, *, whole: bool) -> None:
     policy.processor.tokenizer.save_pretrained(folder)
     weights = {}
     for name, value in policy.model.state_dict().items():
-        old = name.removeprefix("model.")
-        if old.startswith("language_model."):
-            old = "model." + old.removeprefix("language_model.")
+        old = released_name(name)
         weights[f"thinker.{old}" if whole else old] = value.clone()
     if whole:
         weights |= {"talker.codec_head.weight": torch.zeros(2, 2), "token2wav.x.weight": torch.zeros(2)}

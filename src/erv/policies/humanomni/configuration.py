@@ -7,11 +7,23 @@ from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
-from transformers.configuration_utils import SubConfigSpec
 
 from erv.errors import TrainingError
 from erv.policies.humanomni.checkpoint_files import CheckpointFiles
 from erv.policies.humanomni.released_config import RELEASED_MODEL_TYPE, convert_released
+
+try:
+    from transformers.configuration_utils import SubConfigSpec
+except ImportError:  # transformers 5.17, say: a configuration makes its parts itself
+    SubConfigSpec = None
+
+# The parts, and the model type of one that names none.
+_PARTS = {
+    "text_config": "qwen2",
+    "vision_config": "siglip_vision_model",
+    "audio_config": "whisper",
+    "gate_config": "bert",
+}
 
 
 @strict
@@ -38,12 +50,12 @@ class HumanOmniConfig(PreTrainedConfig):
     model_type = "humanomni"
     # TRL's loader needs it when a class is not one of transformers' own; nothing is loaded through it.
     auto_map: ClassVar[dict[str, str]] = {}
-    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="qwen2"),
-        "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="siglip_vision_model"),
-        "audio_config": SubConfigSpec(config_class=AutoConfig, model_type="whisper"),
-        "gate_config": SubConfigSpec(config_class=AutoConfig, model_type="bert"),
-    }
+    if SubConfigSpec is None:
+        sub_configs: ClassVar[dict[str, Any]] = dict.fromkeys(_PARTS, AutoConfig)
+    else:
+        sub_configs_defaults: ClassVar[dict[str, Any]] = {
+            name: SubConfigSpec(config_class=AutoConfig, model_type=kind) for name, kind in _PARTS.items()
+        }
 
     # Passed in as mappings; afterwards configurations of their own classes.
     text_config: Any = None
@@ -59,6 +71,11 @@ class HumanOmniConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
 
     def __post_init__(self, **kwargs: object) -> None:
+        if SubConfigSpec is None:
+            for name, kind in _PARTS.items():
+                part = getattr(self, name)
+                if part is None or isinstance(part, dict):
+                    setattr(self, name, AutoConfig.for_model(**{"model_type": kind, **(part or {})}))
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(self.text_config.tie_word_embeddings)
 

@@ -11,18 +11,18 @@ The contract with TRL's trainers is the one in `erv.policies.humanomni.modeling`
 from typing import Any
 
 import torch
-from transformers import Cache, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniThinkerModel
 
 from erv.policies.common.modeling import ConditionedOnClips
 from erv.policies.common.splice import require_features, rows_of_clips, splice
 from erv.policies.qwen_omni.configuration import QwenOmniConfig
+from erv.policies.qwen_omni.thinker import Thinker, WithHead
 
 _CLIPS_AT_ONCE = 8  # bounds the memory of the towers; results don't depend on it beyond rounding
 
 
-class QwenOmniModel(Qwen2_5OmniThinkerModel):
+class QwenOmniModel(Thinker):
     """Towers and language model, without the head."""
 
     config: QwenOmniConfig
@@ -148,7 +148,7 @@ class QwenOmniModel(Qwen2_5OmniThinkerModel):
         )
 
 
-class QwenOmniForConditionalGeneration(ConditionedOnClips, Qwen2_5OmniThinkerForConditionalGeneration):
+class QwenOmniForConditionalGeneration(ConditionedOnClips, WithHead):
     """The thinker with its language-model head."""
 
     clip_inputs = ("video_features", "audio_features")

@@ -33,6 +33,7 @@ from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.collate import Collator, Example, check_packing
 from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
+from erv.training.common.recomputing import recomputing
 from erv.training.common.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
 from erv.training.common.throughput import OnMetrics, Throughput
 
@@ -210,8 +211,7 @@ def _arguments(
         warmup_steps=round(settings.warmup_share * steps),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        activation_checkpointing=settings.gradient_checkpointing,
-        activation_checkpointing_kwargs={"use_reentrant": False},
+        **recomputing(settings.gradient_checkpointing, use_reentrant=False),
         activation_offloading=False,
         loss_type="nll",
         completion_only_loss=True,

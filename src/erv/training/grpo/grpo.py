@@ -47,6 +47,7 @@ from erv.training.common.allocator import keep_freed_memory
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
+from erv.training.common.recomputing import recomputing
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
@@ -401,7 +402,7 @@ def grpo_config(
         save_total_limit=None,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        activation_checkpointing=settings.gradient_checkpointing,
+        **recomputing(settings.gradient_checkpointing),
         ddp_find_unused_parameters=False,  # every pass uses every trained weight
         disable_tqdm=True,
         report_to=[],

@@ -42,6 +42,7 @@ from erv.checkpoints import PREFIX, keep_newest, mark_complete
 from erv.policies.common.policy import beginning_ids, token_positions
 from erv.prompts import completion_text
 from erv.training.common.adapters import is_sharded
+from erv.training.common.recomputing import is_recomputing
 from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.credit import Verdicts, by_token, divisors, shares, stretches, token_spans
 from erv.training.grpo.decode import write_completions, write_plainly
@@ -149,7 +150,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         models = [model for model in (self.model, self.ref_model) if model is not None]
         self.share_prompts = (
             share_prompts
-            and not (self.args.activation_checkpointing and is_sharded(self))
+            and not (is_recomputing(self.args) and is_sharded(self))
             and all(use_grouped_attention(self._inner(model)) for model in models)
         )
         self.static_decode = static_decode

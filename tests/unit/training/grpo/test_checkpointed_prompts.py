@@ -8,6 +8,7 @@ import torch
 from erv.policies import Policy, load_policy
 from erv.shards import ShardReader
 from erv.training.common.clip_features import ClipFeatures, policy_encoder
+from erv.training.common.recomputing import recompute
 from erv.training.grpo import grpo
 from erv.training.grpo.engine.client import EngineClient
 from erv.training.grpo.trainer import OmniGRPOTrainer
@@ -55,7 +56,7 @@ def trainer_of(
         engine=engine,
     )
     if twice:
-        trainer.model.activation_checkpointing_enable()  # as `train` does
+        recompute(trainer.model)  # as `train` does
     for name, value in trainer.model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(value, std=0.1, generator=torch.Generator().manual_seed(1))
