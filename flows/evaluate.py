@@ -49,8 +49,8 @@ def evaluate(model: int | str = "champion") -> Any:
     try:
         refuse_foreign_code()
         check_servers(environment, ("S3", "MLflow"))
-        require_locked(environment.workspace)
         settings = load_settings(environment.workspace / "params.yaml")
+        require_locked(environment.workspace, settings.runtime.python)
         subject = named_model(str(model), environment)
         get_run_logger().info("evaluating %s", subject.title)
         with Cancellation(context.flow_run.id) as cancellation:

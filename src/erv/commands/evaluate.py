@@ -28,9 +28,9 @@ def command(model: str) -> None:
     environment = load_environment()
     require_own_code(environment.workspace)
     check_servers(environment, ("S3", "MLflow"))
-    require_locked(environment.workspace)
-    isolate(environment)
     settings = load_settings(environment.workspace / "params.yaml")
+    require_locked(environment.workspace, settings.runtime.python)
+    isolate(environment)
     with progress_shown():
         found = evaluate(named_model(model, environment), environment, settings)
     for line in found.lines():
