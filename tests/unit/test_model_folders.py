@@ -19,6 +19,7 @@ from erv.errors import DataError, ErvError
 from erv.model_folders import apply_chat, check_folder, load_adapter, load_model, load_part
 from erv.policies import load_policy
 from tests.support.paths import ROOT
+from tests.support.runtime import RUNTIME
 from tests.support.tiny_bundle import write_models
 
 TEXTS = [f"She smiles, take {number}." for number in range(20)]
@@ -66,9 +67,8 @@ def load_encoder(folder: Path) -> None:
 
 def load_teacher(folder: Path) -> None:
     from erv.chat.local import load_chat
-    from erv.settings import RuntimeSettings
 
-    load_chat(folder, RuntimeSettings(device="cpu", dtype="float32", threads=1), "teacher")
+    load_chat(folder, RUNTIME, "teacher")
 
 
 def load_sentence_encoder(folder: Path) -> None:
@@ -349,7 +349,8 @@ def test_no_loader_passes_by_the_one_place() -> None:
 
 def test_nothing_else_unpickles_or_renders_outside_the_sandbox() -> None:
     pickles = {"torch.load", "pickle.load", "pickle.loads", "joblib.load", "cloudpickle.loads"}
-    ours = {("media/worker_process.py", "pickle.loads")}  # between our own processes
+    # between our own processes
+    ours = {(f"media/{name}_process.py", "pickle.loads") for name in ("nursery", "worker")}
     calls = {(path, name) for path, name, _ in calls_in_the_library()}
     assert {call for call in calls if call[1] in pickles} == ours
     jinja = {"Template", "jinja2.Template", "Environment", "jinja2.Environment"}

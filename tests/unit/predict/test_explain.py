@@ -23,7 +23,7 @@ def test_each_has_its_reason(tmp_path: Path) -> None:
     raw = tmp_path / "\udcff.mp4"
     raw.write_bytes(b"a")
     clips = [tmp_path, tmp_path / "gone.mp4", deep, raw]
-    found = list(explained(tmp_path, clips, Request(), device="cpu", log=tmp_path / "log"))
+    found = list(explained(None, clips, Request(), device="cpu", log=tmp_path / "log"))
     assert [asked.clip for asked in found] == clips
     ends = [list(asked.events) for asked in found]
     assert all(isinstance(end, Error) and end.code == "clip" for (end,) in ends)
@@ -46,11 +46,12 @@ def test_the_command_tells_programs_and_ends_with_one(
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["clip"] for line in lines] == ["gone.mp4", "."]
     assert lines[0].keys() == {"clip", "model", "version", "bundle", "error", "code"}
-    assert (lines[0]["model"], lines[0]["version"], lines[0]["error"]) == ("bundle", "", "no such file")
+    assert (lines[0]["model"], lines[0]["version"], lines[0]["error"]) == (None, None, "no such file")
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"a")
     result = CliRunner().invoke(command, ["a.mp4", "--bundle", "."])
     assert isinstance(result.exception, RegistryError)
     assert str(result.exception).startswith(". is no bundle: it has no serving.json that can be read; name")
