@@ -48,8 +48,8 @@ def lock(folder: Path, *lines: str) -> Path:
 def recorded(folder: Path, python: str) -> None:
     """Parameters that record results with the libraries of this Python."""
     params = (ROOT / "params.yaml").read_text()
-    assert params.count('python: "3.11"') == 1
-    (folder / "params.yaml").write_text(params.replace('python: "3.11"', f'python: "{python}"'))
+    assert params.count("python: '3.11'") == 1
+    (folder / "params.yaml").write_text(params.replace("python: '3.11'", f"python: '{python}'"))
 
 
 @pytest.fixture
