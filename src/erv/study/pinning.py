@@ -6,6 +6,7 @@ evaluated again, and the answers that people gave to the earlier one would be ab
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,3 +38,25 @@ def pin(paths: Sequence[Path]) -> None:
         raise DataError(
             f"{shown}: DVC can't track it ({reason}); mend that and run the command again"
         ) from None
+
+
+def check_pin(path: Path, content: bytes) -> None:
+    """Makes sure that a file is what DVC tracks of it, if it tracks it.
+
+    Raises:
+        DataError: it was changed, or its `.dvc` file can't be read.
+    """
+    import yaml
+
+    pointer = path.with_name(f"{path.name}.dvc")
+    try:
+        known = yaml.safe_load(pointer.read_bytes()) or {}
+    except FileNotFoundError:
+        return
+    except (OSError, yaml.YAMLError) as error:
+        raise DataError(f"{pointer}: can't be read ({error}); restore it from git") from None
+    pinned = {out.get("md5") for out in known.get("outs", ())} - {None}
+    if pinned and hashlib.md5(content, usedforsecurity=False).hexdigest() not in pinned:
+        raise DataError(
+            f"{path}: was changed since DVC has it ({pointer.name}); `dvc checkout {pointer}` restores it"
+        )

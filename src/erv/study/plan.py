@@ -39,6 +39,7 @@ from erv.study.contents import (
     Seats,
     Texts,
 )
+from erv.study.pinning import check_pin
 
 __all__ = [
     "HIGHEST",
@@ -346,7 +347,9 @@ def _check_seats(path: Path, seats: Seats, plan: Plan) -> None:
 
 def _text(path: Path, remedy: str) -> str:
     try:
-        return path.read_bytes().decode("utf-8")
+        content = path.read_bytes()
+        check_pin(path, content)
+        return content.decode("utf-8")
     except FileNotFoundError:
         raise DataError(f"{path}: not found; {remedy}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -31,6 +32,20 @@ def test_a_plan_is_read_with_the_hash_of_its_bytes(study: Study) -> None:
     assert (study.name, study.languages, study.kinds) == ("small", ("en",), ("pair", "rating"))
     assert study.consent == {"en": ("You may stop at any time.",)}
     assert study.clip_file("clip1") == study.folder / "media" / "clip1.mp4"
+
+
+@pytest.mark.parametrize("name", ["study.json", "key.json", "extension-1.json"])
+def test_a_file_that_was_changed_since_it_was_pinned(study: Study, name: str) -> None:
+    """Raters answered a plan that no report would take, and a changed key turned conclusions round."""
+    _extend(study)
+    path = study.folder / name
+    pinned = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    path.with_name(f"{name}.dvc").write_text(f"outs:\n- md5: {pinned}\n  hash: md5\n  path: {name}\n")
+    read_key(read_study(study.folder))
+    path.write_text(path.read_text().replace("  ", " ", 1))
+    sentence = f"{path}: was changed since DVC has it ({name}.dvc); `dvc checkout {path}.dvc` restores it"
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        read_key(read_study(study.folder))
 
 
 def test_what_is_written_again_has_the_same_bytes(study: Study) -> None:
