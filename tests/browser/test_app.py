@@ -514,6 +514,30 @@ def test_a_recording_opens_one_camera_and_closes_it(seen: Visit) -> None:
     until(page, lambda: page.evaluate(f"{LEFT_ON} === 0"))
 
 
+def test_a_recording_that_is_left_closes_the_camera(seen: Visit, place: Place) -> None:
+    """It stayed on, without a button that stops it, and no clip could be explained."""
+    page = seen.page
+    page.check("input[value=record]")
+    page.evaluate(ASK_FIRST)
+    page.click("#record")
+    page.evaluate("window.allow()")
+    expect(page.locator("#record")).to_have_text("Stop recording")
+    page.check("input[value=file]")
+    until(page, lambda: page.evaluate(f"{LEFT_ON} === 0"))
+    page.set_input_files("#file", place.clips / "anger.mp4")
+    assert page.evaluate("document.getElementById('clip').srcObject === null")
+    page.click("#go")
+    state(page, "Done")
+
+
+def test_an_empty_file_is_refused_in_a_sentence(seen: Visit) -> None:
+    page = seen.page
+    page.set_input_files("#file", {"name": "empty.mp4", "mimeType": "video/mp4", "buffer": b""})
+    page.click("#go")
+    expect(page.locator("#fault")).to_have_text("The file is empty; choose another one.")
+    seen.troubles[:] = []  # of the player
+
+
 def test_live_opens_one_camera_and_closes_it(browser: Browser, place: Place) -> None:
     with visit(browser, place.address, "/live") as seen:
         page = seen.page

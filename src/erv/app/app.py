@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator
-from typing import Literal, TypeVar, cast
+from typing import Annotated, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -42,11 +42,14 @@ class _Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+_WRITTEN = StringConstraints(strip_whitespace=True, min_length=1)  # blanks are no correction
+
+
 class _Opinion(_Sent):
     id: str = Field(max_length=_LONGEST_ID)
     thumb: Literal["up", "down"] | None = None
-    emotion: str | None = Field(default=None, min_length=1, max_length=100)
-    explanation: str | None = Field(default=None, min_length=1, max_length=LONGEST)
+    emotion: Annotated[str, _WRITTEN, Field(max_length=100)] | None = None
+    explanation: Annotated[str, _WRITTEN, Field(max_length=LONGEST)] | None = None
     preferred: bool | None = None
     beside: str | None = Field(default=None, max_length=_LONGEST_ID)
 

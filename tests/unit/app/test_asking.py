@@ -274,3 +274,12 @@ def test_half_a_character_is_refused(place: Place) -> None:
     assert place.lines("version=1&subtitle=%ED%A0%BD")[-1]["kind"] == "done"
     (request,) = place.processes["1"].asked[1:]
     assert (request.subtitle or "").encode()
+
+
+@pytest.mark.parametrize("field", ["emotion", "explanation"])
+def test_blanks_are_no_correction(place: Place, field: str) -> None:
+    """They became a row of the exported data set."""
+    sent = {"id": place.lines("version=1")[-2]["id"], "thumb": "up"}
+    assert httpx.post(f"{place.address}/feedback", json=sent | {field: "  "}).status_code == 400
+    assert httpx.post(f"{place.address}/feedback", json=sent | {field: " fear "}).status_code == 200
+    assert [line["said"][field] for line in latest(place.folder / "app")] == ["fear"]

@@ -35,6 +35,7 @@ for (const radio of form.elements.source) {
   radio.addEventListener("change", () => {
     for (const part of document.querySelectorAll(".source")) part.hidden = part.dataset.source !== source();
     fault("");
+    leaveRecording();
     if (source() === "served") showServed(at("served").value);
     else if (source() === "file" && at("file").files[0]) show(at("file").files[0], at("file").files[0].name);
     else show(null);
@@ -50,6 +51,7 @@ form.addEventListener("drop", (event) => {
   form.classList.remove("dropping");
   if (!event.dataTransfer.files.length) return;
   form.elements.source.value = "file";
+  leaveRecording();
   at("file").files = event.dataTransfer.files;
   at("file").dispatchEvent(new Event("change"));
   for (const part of document.querySelectorAll(".source")) part.hidden = part.dataset.source !== "file";
@@ -92,14 +94,29 @@ async function beginRecording() {
 }
 
 async function endRecording() {
+  const ends = stop;
+  const blob = await ends();
+  if (stop !== ends) return; // left meanwhile
+  freeCamera();
+  at("record").textContent = "Record again";
+  show(blob, "recording.webm");
+}
+
+/** Ends and forgets a recording whose button is no longer shown. */
+function leaveRecording() {
+  if (!stop) return;
+  stop();
+  freeCamera();
+  at("record").textContent = "Start recording";
+  at("recorded").textContent = "";
+}
+
+function freeCamera() {
   clearInterval(clock);
-  const blob = await stop();
   close(stream);
   stop = stream = null;
   video.srcObject = null;
   video.muted = false;
-  at("record").textContent = "Record again";
-  show(blob, "recording.webm");
 }
 
 // Who explains it
@@ -140,6 +157,7 @@ form.addEventListener("submit", async (event) => {
   const served = source() === "served" ? at("served").value : null;
   if (stop) return fault("stop the recording first");
   if (!served && !file) return fault("choose a clip first");
+  if (file && !file.blob.size) return fault("the file is empty; choose another one");
   const most = Number(form.getAttribute("data-most-mb")); // form.dataset is the field of that name
   if (file && file.blob.size > most * 2 ** 20) {
     return fault(`the clip has ${Math.ceil(file.blob.size / 2 ** 20)} MiB, at most ${most} MiB are taken; cut it`);
