@@ -33,14 +33,13 @@ from erv.answering.events import Done
 from erv.answering.process import Answerer, QueueFull
 from erv.answering.requests import Request
 from erv.serve import chat_request
-from erv.serve.app import OPEN_PATHS, application
+from erv.serve.app import application, gated
 from erv.serve.engine import Engine, Serving
 from erv.serve.metrics import Metrics
 from erv.serve.rates import Buckets
 from erv.serve.service import Service
 from erv.serve.versions import FolderSource, Source, Version
 from erv.web.run import hosts_of
-from erv.web.site import site
 from tests.support.browser import chromium, visit
 from tests.support.talking_bundle import COMPLETIONS, SAID, write_talking_bundle
 from tests.support.tiny_bundle import write_clip
@@ -110,7 +109,7 @@ def serving(folder: Path, source: Source | None = None, **options: Any) -> Itera
             seconds=options.get("seconds", 600.0),
             buckets=options.get("buckets", Buckets(1e6, 1000)),
         )
-        guarded = site(app, hosts=hosts_of("127.0.0.1"), most_bytes=1 << 20, key=[KEY], open_paths=OPEN_PATHS)
+        guarded = gated(app, hosts=hosts_of("127.0.0.1"), most_bytes=1 << 20, keys=[KEY])
         with website(guarded) as address:
             yield Served(address, engine, folder)
     finally:
@@ -511,6 +510,15 @@ def test_a_client_that_asks_too_often(folder: Path) -> None:
         assert said[2].json()["error"]["code"] == "rate_limit_exceeded"
         assert client.get("/v1/models").status_code == 200, "reading is free"
         assert served.metrics()["erv_rate_limited_total"] == 1
+
+
+def test_what_the_gate_refuses_is_counted(folder: Path) -> None:
+    with serving(folder) as served, served.client() as client:
+        assert httpx.get(f"{served.address}/v1/models", trust_env=False).status_code == 401
+        assert client.get("/v1/models", headers={"Host": "elsewhere"}).status_code == 400
+        counts = [line for line in client.get("/metrics").text.splitlines() if "erv_requests_total{" in line]
+        assert 'erv_requests_total{path="/v1/models",status="401"} 1.0' in counts
+        assert 'erv_requests_total{path="/v1/models",status="400"} 1.0' in counts
 
 
 # --- many at once

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-KEY_VARIABLE = "ERV_SERVE_KEY"
 HOSTS_VARIABLE = "ERV_SERVE_HOSTS"
 
 
@@ -72,13 +71,12 @@ def command(
     from erv.answering.process import Answerer
     from erv.commands.version import resolved_version
     from erv.environment import isolate, load_environment
-    from erv.serve.app import OPEN_PATHS, application
+    from erv.serve.app import KEY_VARIABLE, application, gated
     from erv.serve.engine import Engine
     from erv.serve.rates import Buckets
     from erv.serve.versions import FolderSource, RegistrySource, Source, Version
     from erv.web.keys import further_hosts, take_keys
     from erv.web.run import hosts_of, require_key, run
-    from erv.web.site import site
 
     keys = take_keys(KEY_VARIABLE)
     require_key(host, keys, KEY_VARIABLE)
@@ -108,15 +106,7 @@ def command(
     engine = Engine(source, start, queue=queue, every=look_every)
     try:
         app = application(engine, batch=batch, seconds=seconds, buckets=Buckets(per_minute, burst))
-        guarded = site(
-            app,
-            hosts=hosts,
-            most_bytes=max_mb << 20,
-            key=keys or None,
-            open_paths=OPEN_PATHS,
-            realm="erv serve",
-            remedy=f"it is in {KEY_VARIABLE} of whoever runs this server",
-        )
+        guarded = gated(app, hosts=hosts, most_bytes=max_mb << 20, keys=keys)
         run(
             guarded,
             host=host,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp
 
 from erv import __version__
 from erv.serve.chat import chat_routes
@@ -20,14 +22,16 @@ from erv.serve.service import Service
 from erv.web.errors import Refused
 from erv.web.gate import HEALTH
 from erv.web.pages import STATIC, Pages, Static
+from erv.web.site import site
 
+KEY_VARIABLE = "ERV_SERVE_KEY"
 READY = "/ready"
 OPEN_PATHS = (HEALTH, READY)  # they say no more than that
 _ERRORS = {"4XX": "The request is at fault.", "5XX": "The server is."}
 
 
 def application(engine: Engine, *, batch: int, seconds: float, buckets: Buckets) -> FastAPI:
-    """The application, to be put behind `erv.web.site.site`.
+    """The application, to be put behind `gated`.
 
     Args:
         engine: answers; whoever made it closes it.
@@ -47,15 +51,35 @@ def application(engine: Engine, *, batch: int, seconds: float, buckets: Buckets)
         redoc_url=None,
         responses=errors,
     )
-    # The last one added comes first.
     app.add_middleware(LimitedRate, buckets=buckets, on_refused=metrics.limited)
-    app.add_middleware(CountedRequests, metrics=metrics)
+    app.state.metrics = metrics
     service = Service(engine, metrics, batch=batch, seconds=seconds)
     app.include_router(explain_routes(service))
     app.include_router(chat_routes(service))
     _add_state(app, engine, metrics)
     _add_page(app, engine)
     return app
+
+
+def gated(app: FastAPI, *, hosts: Collection[str], most_bytes: int, keys: Collection[str]) -> ASGIApp:
+    """The application behind its gate; what the gate refuses is counted, too.
+
+    Args:
+        app: from `application`.
+        hosts: see `erv.web.run.hosts_of`.
+        most_bytes: the largest body of a request.
+        keys: what clients bring; with none, everyone is let in.
+    """
+    guarded = site(
+        app,
+        hosts=hosts,
+        most_bytes=most_bytes,
+        key=keys or None,
+        open_paths=OPEN_PATHS,
+        realm="erv serve",
+        remedy=f"it is in {KEY_VARIABLE} of whoever runs this server",
+    )
+    return CountedRequests(guarded, app.state.metrics)
 
 
 def _add_state(app: FastAPI, engine: Engine, metrics: Metrics) -> None:

@@ -55,8 +55,11 @@ def check_pin(path: Path, content: bytes) -> None:
         return
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{pointer}: can't be read ({error}); restore it from git") from None
-    pinned = {out.get("md5") for out in known.get("outs", ())} - {None}
-    if pinned and hashlib.md5(content, usedforsecurity=False).hexdigest() not in pinned:
+    outs = known.get("outs") if isinstance(known, dict) else None
+    pinned = {str(out.get("md5")) for out in outs or () if isinstance(out, dict) and out.get("md5")}
+    if not pinned:
+        raise DataError(f"{pointer}: names no hash; restore it from git, or run `dvc add {path}`")
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() not in pinned:
         raise DataError(
             f"{path}: was changed since DVC has it ({pointer.name}); `dvc checkout {pointer}` restores it"
         )

@@ -48,6 +48,16 @@ def test_a_file_that_was_changed_since_it_was_pinned(study: Study, name: str) ->
         read_key(read_study(study.folder))
 
 
+@pytest.mark.parametrize("text", ["", "outs:\n- path: study.json\n", "outs: []\n", "- a list\n"])
+def test_a_pin_without_a_hash_pins_nothing(study: Study, text: str) -> None:
+    """It let every change through, or ended in a traceback."""
+    path = study.folder / "study.json"
+    path.with_name("study.json.dvc").write_text(text)
+    sentence = f"{path}.dvc: names no hash; restore it from git, or run `dvc add {path}`"
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        read_study(study.folder)
+
+
 def test_what_is_written_again_has_the_same_bytes(study: Study) -> None:
     text = (study.folder / "study.json").read_text()
     assert document(study._plan) == text
