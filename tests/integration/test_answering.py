@@ -147,7 +147,7 @@ def test_sound_of_its_own_is_heard_instead(predictor: Predictor, tmp_path: Path)
         of_kind(given, Seen)[0].waveform
         == showing.shown(Decoded(np.zeros((1, 8, 8, 3), "u1"), heard), 16000).waveform
     )
-    assert silent[-1].sentence.startswith("not_silent: found -120")
+    assert silent[-1].sentence.endswith("found -120 (not_silent)")
     assert (
         of_kind(film, Seen)[0].waveform
         == showing.shown(Decoded(np.zeros((1, 8, 8, 3), "u1"), loudest), 16000).waveform

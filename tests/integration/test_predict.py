@@ -92,7 +92,7 @@ def test_a_clip_that_is_gone_for_a_while_is_answered_by_the_next_run(
     # Another content under the same name is another question.
     write_clip(clips / "b.mp4", loudness=0.0)
     assert predict(version, list_clips(clips), output, kept) == Predicted(2, 1, 0)
-    assert str(rows(output)["b.mp4"]["error"]).startswith("not_silent")
+    assert str(rows(output)["b.mp4"]["error"]).endswith("found -120 (not_silent)")
 
 
 def test_a_clip_that_changes_while_it_is_asked_about(

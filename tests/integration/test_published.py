@@ -82,7 +82,7 @@ def test_every_clip_of_a_folder_has_a_row(scratch: Scratch, clips: Path, tmp_pat
     content = (clips / "monday/b.mp4").read_bytes()
     assert rows["monday/b.mp4"]["sha256"] == hashlib.sha256(content).hexdigest()
     assert isinstance(rows["monday/b.mp4"]["completion"], str)
-    assert rows["muted.mp4"]["error"].startswith("not_silent: found -120")
+    assert rows["muted.mp4"]["error"].endswith("found -120 (not_silent)")
     assert rows["muted.mp4"]["completion"] is None
     version = client_of(scratch.environment).get_model_version(NAME, "1")
     assert {key.decode(): value.decode() for key, value in table.schema.metadata.items()} == {

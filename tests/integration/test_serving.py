@@ -340,7 +340,7 @@ def test_broken_and_silent_clips_say_why(server: Server) -> None:
 
 def test_what_validate_would_not_accept_is_not_answered(server: Server) -> None:
     """A silenced clip was answered, and its explanation agreed with the answer."""
-    said = "not_silent: found -120, expected sound of at least -60 dB of full scale (RMS)"
+    said = "expected sound of at least -60 dB of full scale (RMS), found -120 (not_silent)"
     assert server.error("muted.mp4") == said
 
 

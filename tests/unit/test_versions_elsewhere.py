@@ -89,7 +89,7 @@ def test_every_clip_has_a_row_and_what_was_interrupted_goes_on(
     assert list(rows) == ["a.MP4", "broken.mp4", "monday/b.mp4", "muted.mp4"]
     assert rows["monday/b.mp4"]["sha256"] == sha256_of_file(clips / "monday/b.mp4")
     assert isinstance(rows["monday/b.mp4"]["completion"], str)
-    assert rows["muted.mp4"]["error"].startswith("not_silent: found -120")
+    assert rows["muted.mp4"]["error"].endswith("found -120 (not_silent)")
     assert rows["muted.mp4"]["completion"] is None
     assert table.schema.metadata[b"erv.version"] == b"3"
     assert table.schema.metadata[b"erv.lineage_sha256"] == b"a" * 64

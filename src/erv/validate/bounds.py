@@ -105,5 +105,5 @@ def missed_bound(probe: Probe, limits: Mapping[str, Any]) -> str | None:
     for bound in bounds(limits):
         value: float | None = getattr(probe, bound.measure)
         if value is not None and not bound.low <= value <= (value if bound.high is None else bound.high):
-            return f"{bound.name}: found {value:.4g}, expected {bound.expected}"
+            return f"expected {bound.expected}, found {value:.4g} ({bound.name})"
     return None
