@@ -35,7 +35,7 @@ class NoPoolError(StackError):
 def no_pool(name: str) -> NoPoolError:
     """What to do about a pool that Prefect doesn't have."""
     return NoPoolError(
-        f"machine.placement names work pool {name!r}, which Prefect doesn't have; `erv run --worker --pool"
+        f"a stage is placed in work pool {name!r}, which Prefect doesn't have; `erv run --worker --pool"
         f" {name}` on the machine that is to serve it makes it"
     )
 

@@ -193,7 +193,7 @@ def ready(environment: Environment, machine: MachineSettings, pools: Collection[
         return {}
     if not environment.has_storage:
         raise StackError(
-            f"machine.placement needs an object store; {remedy_for('S3', environment.workspace)}"
+            f"stages that run elsewhere need an object store; {remedy_for('S3', environment.workspace)}"
         )
     commit_of(environment.workspace)
     changes_to_carry(environment.workspace, carry=machine.carry_changes)

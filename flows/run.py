@@ -1,7 +1,7 @@
 """Runs the train flow in this process, and says in words and by its exit code how it ended.
 
     python -m flows.run [TARGET... | --only STAGE] [--force] [--workers N]
-                        [--profile NAME] [--set NAME=VALUE]...
+                        [--profile NAME] [--set NAME=VALUE]... [--placement STAGE=POOL]...
 
 `erv run` starts it with the addresses of the stack.
 """
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="write this parameter first"
     )
+    parser.add_argument(
+        "--placement", action="append", default=[], metavar="STAGE=POOL", help="send this stage elsewhere"
+    )
     options = parser.parse_args(arguments)
     console.leave_out_what_is_printed()
     url, workspace = None, Path.cwd()
@@ -58,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 force=options.force,
                 workers=options.workers,
                 only=options.only or "",
+                placement=options.placement,
                 return_state=True,
             )
     except ErvError as error:

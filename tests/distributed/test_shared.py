@@ -76,7 +76,7 @@ def test_what_is_refused_and_what_is_carried(clone: Clone, new_worker: Callable[
     assert "work pool 'nosuch', which Prefect doesn't have; `erv run --worker --pool nosuch`" in said.stderr
     clone.place("{tnue: gpu}")
     said = clone.erv("run", check=False)
-    assert "machine.placement names tnue, which is no stage of dvc.yaml" in said.stderr
+    assert "placement names tnue, which is no stage of dvc.yaml" in said.stderr
     clone.place("{tune: gpu}")
     worker = new_worker()
     work = clone.folder / "work.py"

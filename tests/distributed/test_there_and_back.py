@@ -47,6 +47,28 @@ def test_it_runs_there_and_comes_back(
     assert (local.folder / "dvc.lock").read_text() == (clone.folder / "dvc.lock").read_text()
 
 
+def test_a_run_may_say_where_its_stages_run(clone: Clone, new_worker: Callable[..., Worker]) -> None:
+    """Before the file, which names a pool that nobody serves; afterwards, nothing of it stays."""
+    clone.place("{tune: elsewhere}")
+    clone.commit()
+    worker = new_worker()
+    done = clone.erv("run", "--placement", "tune=gpu", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
+    assert f":{worker.home}" in done.stdout + done.stderr
+    (run,) = clone.runs()["tune"]
+    assert run.data.tags["erv.placed_in"] == "gpu"
+    assert "erv.placed_in" not in clone.runs()["first"][0].data.tags
+    assert "up to date" in clone.dvc("status")
+    assert "3 stages: 3 unchanged" in clone.erv("run").stdout
+    for wrong, said in {
+        "tune": "error: placement 'tune': expected STAGE=POOL, such as grpo=gpu",
+        "tnue=gpu": "error: placement names tnue, which is no stage of dvc.yaml",
+    }.items():
+        refused = clone.erv("run", "--placement", wrong, check=False)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+
+
 def _seed(clone: Clone) -> str:
     import yaml
 

@@ -29,6 +29,7 @@ from erv.remote.pulse import Beating
 from erv.remote.request import Request, RequestError, read_request
 from erv.stack.outages import through_outages, wait_for
 from erv.tracking import lock_entries, records
+from erv.tracking.opening import PLACED_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def _variables(here: Environment, request: Request, pool: str) -> dict[str, str]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     variables = child_environment(here, inherited) | here.variables() | dict(request.variables)
     variables["PYTHONPATH"] = os.pathsep.join([str(here.workspace / "src"), str(here.workspace)])
-    variables["ERV_PLACED_IN"] = pool
+    variables[PLACED_VARIABLE] = pool
     if request.patch_id:
         variables["ERV_PATCH"] = request.patch_id
     return variables

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 # Of a stage that runs on a worker: its work pool, and the hash of the uncommitted changes that came along.
-_PLACED = {"ERV_PLACED_IN": "erv.placed_in", "ERV_PATCH": "erv.patch"}
+PLACED_VARIABLE = "ERV_PLACED_IN"
+_PLACED = {PLACED_VARIABLE: "erv.placed_in", "ERV_PATCH": "erv.patch"}
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 
 

@@ -61,7 +61,7 @@ def test_a_stage_counts_before_its_step() -> None:
     assert places(STAGES, {}) == {}
     assert places(STAGES, {"grpo": "gpu"}) == {"grpo@erv": "gpu", "grpo@r1": "gpu"}
     assert places(STAGES, {"grpo": "gpu", "grpo@r1": "cpu"}) == {"grpo@erv": "gpu", "grpo@r1": "cpu"}
-    with pytest.raises(TargetError, match=r"machine\.placement names gpro, .* expected some of sft, grpo"):
+    with pytest.raises(TargetError, match=r"placement names gpro, .* expected some of sft, grpo"):
         places(STAGES, {"gpro": "gpu"})
 
 
