@@ -16,6 +16,9 @@ def test_it_runs_there_and_comes_back(
     stack: Environment, clone: Clone, new_clone: Callable[..., Clone], new_worker: Callable[..., Worker]
 ) -> None:
     worker = new_worker()
+    ahead = " ".join(clone.erv("run", "--dry").stdout.split())
+    assert "in work pool gpu: tune; a worker serves it" in ahead
+    assert "tune in work pool gpu: a worker serves it" in clone.erv("doctor", check=False).stdout
     done = clone.erv("run", check=False)
     assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
     said = done.stdout + done.stderr
@@ -65,7 +68,7 @@ def test_a_run_may_say_where_its_stages_run(clone: Clone, new_worker: Callable[.
         "tnue=gpu": "error: placement names tnue, which is no stage of dvc.yaml",
     }.items():
         refused = clone.erv("run", "--placement", wrong, check=False)
-        assert refused.returncode == 1
+        assert refused.returncode != 0
         assert said in refused.stderr
 
 

@@ -1,0 +1,171 @@
+"""What `train/distributed` costs above plain `dvc repro`, in which no stage has anything to do.
+
+    python benchmarks/noop_distributed.py               # make bench-noop-distributed, after `make demo`
+    python benchmarks/noop_distributed.py --rounds 3
+
+Three ways take turns in the workspace of a finished run whose stack is up, each in processes of its own:
+
+- dvc: `dvc repro` of everything, which checks, tracks, stores and registers nothing
+- erv: `erv run` with the placement of the deployment, from its start to its end
+- deployment: `prefect deployment run train/distributed --watch`, from its start to its end, by a worker of
+  the clone that is up already: its wait for the next run and the start of the run's process count
+
+The overhead of a round is what its turns took longer than its `dvc repro`. Wall time depends on what else the
+machine does; turns of one round meet about the same. The script deploys and starts the worker, and ends it.
+If some stage was not unchanged, it says so and ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
+
+from benchmarks.workspace import demanded, positive, stack_demanded
+from erv.environment import load_environment
+from erv.stack.launch import prefect_environment
+
+RESULTS = Path(__file__).with_suffix(".json")
+DEPLOYMENT = "train/distributed"
+ERV = [sys.executable, "-c", "from erv.cli import main; main()", "run"]
+PREFECT = [sys.executable, "-m", "prefect", "--no-prompt"]
+TARGET_SECONDS = 20.0
+_START_SECONDS = 180.0
+
+
+def placement() -> list[str]:
+    """That of the deployment, as `prefect.yaml` has it."""
+    items = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    (found,) = [item["parameters"]["placement"] for item in items if item["name"] == "distributed"]
+    return list(found)
+
+
+def ways() -> dict[str, list[str]]:
+    """The command of each way."""
+    return {
+        "dvc": [sys.executable, "-m", "dvc", "repro"],
+        "erv": [*ERV, *(f"--placement={one}" for one in placement())],
+        "deployment": [*PREFECT, "deployment", "run", DEPLOYMENT, "--watch"],
+    }
+
+
+def measured(way: str, command: Sequence[str], log: Path) -> tuple[float, int]:
+    """Seconds of wall time that a way takes, and how many stages it found.
+
+    Args:
+        way: its name.
+        command: what it runs.
+        log: what the worker prints.
+
+    Raises:
+        SystemExit: it failed, or some stage was not unchanged.
+    """
+    before, started = len(log.read_text(encoding="utf-8")), time.monotonic()
+    result = subprocess.run(
+        command, env=prefect_environment(load_environment()), capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - started
+    said = result.stdout + result.stderr
+    if way == "deployment":
+        said += log.read_text(encoding="utf-8")[before:]
+    if result.returncode != 0:
+        sys.exit(f"error: {way} failed:\n{said[-3000:]}")
+    stages = len(re.findall("didn't change, skipping", said))
+    if way != "dvc" and f"{stages} stages: {stages} unchanged" not in said:
+        sys.exit(f"error: {way}: not every stage was unchanged; run `erv run` first\n{said[-3000:]}")
+    return seconds, stages
+
+
+@contextmanager
+def worker(log: Path) -> Iterator[None]:
+    """A worker of this clone, with the deployments made, while the block runs."""
+    environment = prefect_environment(load_environment())
+    subprocess.run([*ERV, "--deploy"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            [*ERV, "--worker"], env=environment, stdout=stream, stderr=subprocess.STDOUT
+        )
+        try:
+            until = time.monotonic() + _START_SECONDS
+            while "started!" not in log.read_text(encoding="utf-8"):
+                if process.poll() is not None or time.monotonic() > until:
+                    sys.exit(f"error: the worker did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
+                time.sleep(0.2)
+            yield
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def main() -> None:
+    """Measures the ways in turns, prints them and writes the result."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each way (%(default)s)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the result goes (%(default)s)")
+    options = parser.parse_args()
+    demanded(Path(), "dvc.lock", "report")
+    stack_demanded(Path())
+    turns: list[dict[str, float]] = []
+    loads: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, worker(log := Path(folder) / "worker.log"):
+        for number in range(options.rounds + 1):
+            turn = {}
+            for way, command in ways().items():
+                turn[way], stages = measured(way, command, log)
+            if number:  # the first round fills caches
+                turns.append(turn)
+                loads.append(os.getloadavg()[0])
+                print("  ".join(f"{way} {seconds:.1f} s" for way, seconds in turn.items()), flush=True)
+    result = summary(turns, stages, loads)
+    for way, values in result["overhead_seconds"].items():
+        print(f"{way}: {values['median']} s above dvc repro (target: under {TARGET_SECONDS:g})")
+    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def summary(turns: Sequence[dict[str, float]], stages: int, loads: Sequence[float]) -> dict[str, Any]:
+    """The figures of the rounds.
+
+    Args:
+        turns: of each round, the seconds of each way.
+        stages: how many the pipeline has.
+        loads: of the machine after each round.
+    """
+
+    def spread(values: Sequence[float]) -> dict[str, float]:
+        return {
+            "median": round(median(values), 2),
+            "least": round(min(values), 2),
+            "most": round(max(values), 2),
+        }
+
+    overheads = {way: [turn[way] - turn["dvc"] for turn in turns] for way in ("erv", "deployment")}
+    return {
+        "command": f"python benchmarks/noop_distributed.py --rounds {len(turns)}",
+        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+        "load": f"{min(loads):.1f} to {max(loads):.1f}, most of it other work that the machine had",
+        "placement": placement(),
+        "stages": stages,
+        "seconds": {way: spread([turn[way] for turn in turns]) for way in turns[0]},
+        "overhead_seconds": {way: spread(values) for way, values in overheads.items()},
+        "target_seconds": TARGET_SECONDS,
+        "below_target": max(median(values) for values in overheads.values()) < TARGET_SECONDS,
+    }
+
+
+if __name__ == "__main__":
+    main()
