@@ -71,7 +71,17 @@ class Waiting:
 
 
 class Attempt:
-    """One attempt at a stage, as its coordinator sees it."""
+    """One attempt at a stage, as its coordinator sees it.
+
+    Args:
+        environment: of this clone.
+        board: of the stage.
+        request: what is asked for.
+        attempt: its number.
+        begun: the nonce of the request by which it began, which all who wait for it have in common.
+        pool: where it is to run.
+        on_line: takes lines.
+    """
 
     def __init__(
         self,
@@ -79,10 +89,12 @@ class Attempt:
         board: Board,
         request: Request,
         attempt: int,
+        begun: str,
         pool: str,
         on_line: Callable[[str], None],
     ) -> None:
         self._environment, self._board, self._request = environment, board, request
+        self._begun = begun
         self._attempt, self.pool, self._on_line = attempt, pool, on_line
         self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
         self._run: flow_runs.FlowRun | None = None
@@ -106,7 +118,8 @@ class Attempt:
             "pool": self.pool,
         }
         name = f"{self._request.stage} {key[:8]} #{self._attempt}"
-        once = f"{self._request.bucket}:{key}:{self._attempt}"
+        # The board may have been removed as old, or the bucket be a new one; Prefect forgets no run.
+        once = f"{self._request.bucket}:{key}:{self._attempt}:{self._begun}"
         run = flow_runs.start(self._environment, f"{NAME}/{self.pool}", parameters, name=name, once=once)
         if run is None:
             raise no_pool(self.pool)

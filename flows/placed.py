@@ -125,9 +125,12 @@ class Placed:
             if board.superseded(attempt) is not None:
                 attempt += 1
                 continue
-            board.begin(attempt, request.document())
+            begun = str(board.begin(attempt, request.document()).get("nonce"))
+            one = Attempt(
+                self.environment, board, request, attempt, begun, self.places[request.stage], on_line
+            )
             try:
-                return self._watch(board, request, attempt, waiting, on_line), False
+                return self._watch(one, request.stage, waiting, on_line), False
             except Lost as loss:
                 lost += 1
                 if lost >= _LOST_IN_A_ROW:
@@ -140,19 +143,13 @@ class Placed:
             attempt += 1
 
     def _watch(
-        self,
-        board: Board,
-        request: Request,
-        attempt: int,
-        waiting: Waiting,
-        on_line: Callable[[str], None],
+        self, one: Attempt, stage: str, waiting: Waiting, on_line: Callable[[str], None]
     ) -> dict[str, Any]:
-        one = Attempt(self.environment, board, request, attempt, self.places[request.stage], on_line)
         patience = Patience(self.machine.placement_wait_minutes * 60, one.pool, on_line)
         while True:
             if self.cancelled():
                 one.cancel(waiting)
-                raise StageCancelledError(f"{request.stage}: cancelled")
+                raise StageCancelledError(f"{stage}: cancelled")
             try:
                 waiting.note()
                 result = one.step()

@@ -115,10 +115,13 @@ def command(
     if dry:
         _foresee(targets, force, only, placement, as_json)
         return
+    from erv.remote.old_files import keep_days
     from erv.remote.placement import read_placement
     from erv.stack import launch
 
-    read_placement(placement)  # before anything starts
+    # Before anything starts.
+    read_placement(placement)
+    keep_days()
     if deploy:
         launch.deploy(workers=workers if given else None, replace=replace, cancel_waiting=cancel_waiting)
     elif pool is not None:

@@ -22,6 +22,8 @@ from erv.tracking.origin import uncommitted
 SENT_APART = ("dvc.lock", "params.yaml")
 REF = "refs/erv/sent"
 _SHOWN = 5
+# A commit that was sent longer ago is sent again: none is to be removed as old that somebody just asked for.
+FRESH_SECONDS = 86_400.0
 
 
 class CommitError(DataError):
@@ -86,14 +88,15 @@ def patch_id(patch: str) -> str:
 
 
 def send_commit(store: Store, bucket: str, workspace: Path, commit: str) -> None:
-    """Stores a commit with its history as a git bundle, unless it is there.
+    """Stores a commit with its history as a git bundle, unless it has been there for less than a day.
 
     Raises:
         CommitError: git can't make the bundle.
         StorageError: it can't be stored.
     """
     uri = bundle_uri(bucket, commit)
-    if store.exists(uri):
+    age = store.age(uri)
+    if age is not None and age < FRESH_SECONDS:
         return
     with tempfile.TemporaryDirectory() as folder:
         # A bundle needs a name to offer. It gets one in a repository that borrows our objects.

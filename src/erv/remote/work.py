@@ -25,6 +25,7 @@ from erv.remote.board import Board
 from erv.remote.checkout import Home
 from erv.remote.checkpoints import Keeping, fetch_checkpoints
 from erv.remote.key import inputs_of_entry
+from erv.remote.old_files import keep_days, remove_old_once_a_day
 from erv.remote.pulse import Beating
 from erv.remote.request import Request, RequestError, read_request
 from erv.stack.outages import through_outages, wait_for
@@ -121,6 +122,7 @@ class _Job:
             self.environment, dvc_bucket=request.bucket, mlflow_experiment=request.experiment
         )
         _deliver_leftovers(environment, self.home)
+        _remove_old(self.home, tell)
         tell(f"fetching commit {request.commit[:12]} of {request.asked_by}, and what {request.stage} reads")
         name = f"{self.board.key}-{self.attempt}"
         with self.home.checkout(self.board.store, environment, request, name) as folder:
@@ -246,6 +248,17 @@ def _deliver_leftovers(environment: Environment, home: Home) -> None:
         lock_entries.reconcile(here, {}, [])
         if folder not in home.leftovers():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_old(home: Home, tell: Callable[[str], None]) -> None:
+    """Removes what has lain in the home for too long; a fault there keeps no stage from running."""
+    try:
+        freed = remove_old_once_a_day(home, keep_days())
+    except (ErvError, OSError) as error:
+        tell(f"WARNING: old files of {home.folder} stay: {error}")
+        return
+    if freed.files or freed.commits:
+        tell(f"removed {freed.size / 1e6:,.1f} MB from {home.folder} that was fetched long ago")
 
 
 def _finish(
