@@ -97,7 +97,7 @@ def test_what_is_refused_and_what_is_carried(clone: Clone, new_worker: Callable[
     clone.control("tune", "4 0.1")
     by_hand = clone.python("-m", "dvc", "repro", "tune", check=False)
     assert by_hand.returncode != 0
-    assert "machine.placement sends this stage to work pool 'gpu'" in by_hand.stdout + by_hand.stderr
+    assert "its placement sends this stage to work pool 'gpu'" in by_hand.stdout + by_hand.stderr
 
 
 def test_a_failure_comes_back_in_its_own_words(clone: Clone, new_worker: Callable[..., Worker]) -> None:
@@ -112,6 +112,18 @@ def test_a_failure_comes_back_in_its_own_words(clone: Clone, new_worker: Callabl
     again = clone.erv("run", check=False)
     assert again.returncode == 1
     assert "goes on from a checkpoint of an earlier attempt, step 2" in again.stderr + again.stdout
+
+
+def test_other_inputs_are_told_before_the_work(clone: Clone, new_worker: Callable[..., Worker]) -> None:
+    """git gives the worker other bytes than those that are here; it was told after hours of training."""
+    (clone.folder / ".gitattributes").write_text("control/tune.txt text eol=crlf\n")
+    clone.control("tune", "3 0.2\n")
+    clone.commit()
+    new_worker()
+    said = clone.erv("run", check=False)
+    assert said.returncode == 1
+    assert "tune: here it reads other inputs than " in said.stderr
+    assert "starts at step" not in said.stdout + said.stderr
 
 
 def test_nobody_comes(clone: Clone) -> None:

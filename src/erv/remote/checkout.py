@@ -63,29 +63,18 @@ class Home:
 
     def running(self) -> list[str]:
         """The attempts that live, by the names of their checkouts; hold `alone`."""
-        return [
-            path.stem for path in sorted((self.folder / _RUNNING).glob("*.lock")) if not self._ended(path)
-        ]
+        return [path.stem for path in sorted((self.folder / _RUNNING).glob("*.lock")) if _is_held(path)]
 
     def sweep(self) -> None:
         """Removes the checkouts of attempts that were killed; hold `alone`.
 
         Those stay that MLflow could not be told all about.
         """
-        living = self.running()
-        for path in self.checkouts.glob("*"):
-            if path.name not in living and not _undelivered(path):
-                remove(path)
-
-    def _ended(self, path: Path) -> bool:
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return False
-        lock.release()
-        path.unlink(missing_ok=True)
-        return True
+        for path in (self.folder / _RUNNING).glob("*.lock"):
+            if not _is_held(path):
+                if not _undelivered(folder := self.checkouts / path.stem):
+                    remove(folder)
+                path.unlink(missing_ok=True)
 
     def _begin(self, name: str) -> FileLock:
         """Marks an attempt as living, as long as the lock is held.
@@ -200,3 +189,14 @@ def _has(repository: Path, commit: str) -> bool:
 
 def _undelivered(folder: Path) -> bool:
     return any((folder / ".erv" / "spool").glob("*/run.json"))
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock; the system frees that of one that was killed."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

@@ -21,6 +21,14 @@ from erv.tracking.origin import uncommitted
 # They travel with the request: a run may write the one, and set the other.
 SENT_APART = ("dvc.lock", "params.yaml")
 REF = "refs/erv/sent"
+# What a user may have set otherwise, and what a patch, or the files of a commit, would then look like.
+_PLAIN = {
+    "core.hooksPath": "/dev/null",
+    "core.autocrlf": "false",
+    "color.ui": "false",
+    "diff.noprefix": "false",
+    "diff.mnemonicPrefix": "false",
+}
 _SHOWN = 5
 # A commit that was sent longer ago is sent again: none is to be removed as old that somebody just asked for.
 FRESH_SECONDS = 86_400.0
@@ -78,7 +86,8 @@ def changes_to_carry(workspace: Path, *, carry: bool) -> str | None:
         if gone:
             quiet = ("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--")
             git(workspace, "--literal-pathspecs", *quiet, *gone, variables=variables)
-        patch = git(workspace, "diff", "--cached", "--binary", "--full-index", "HEAD", variables=variables)
+        plain = ("--binary", "--full-index", "--no-ext-diff", "--no-textconv")
+        patch = git(workspace, "diff", "--cached", *plain, "HEAD", variables=variables)
     return patch.decode("utf-8", "surrogateescape") if patch else None
 
 
@@ -125,7 +134,7 @@ def git(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         result = subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments],
+            ["git", *_settings(), "-C", str(folder), *arguments],
             input=given,
             capture_output=True,
             check=False,
@@ -137,3 +146,7 @@ def git(
         said = " ".join(result.stderr.decode(errors="replace").split())
         raise CommitError(f"{folder}: `git {arguments[0]}` failed: {said[-300:]}")
     return result.stdout
+
+
+def _settings() -> list[str]:
+    return [word for name, value in _PLAIN.items() for word in ("-c", f"{name}={value}")]

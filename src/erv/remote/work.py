@@ -24,7 +24,7 @@ from erv.pipeline import PipelineError, StageCancelledError, StageResult
 from erv.remote.board import Board
 from erv.remote.checkout import Home
 from erv.remote.checkpoints import Keeping, fetch_checkpoints
-from erv.remote.key import inputs_of_entry
+from erv.remote.key import inputs_of_entry, present_inputs
 from erv.remote.old_files import keep_days, remove_old_once_a_day
 from erv.remote.pulse import Beating
 from erv.remote.request import Request, RequestError, read_request
@@ -151,10 +151,16 @@ class _Job:
                     workspace=here.workspace,
                 ),
             )
+        self._compare(here)
         step = self._reach(here, lambda: fetch_checkpoints(self.board, here.workspace))
         if step is not None:
             self.tell(f"goes on from a checkpoint of an earlier attempt, step {step}")
         self.beating.check()
+
+    def _compare(self, here: Environment) -> None:
+        """Whether the stage reads here what it reads there: before hours of work, not after them."""
+        if present_inputs(self.request.stage, here.workspace) != self.request.inputs:
+            raise _other_inputs(self.request)
 
     def _repro(self, here: Environment, variables: Mapping[str, str]) -> StageResult:
         return self._reach(
@@ -220,11 +226,15 @@ def _entry(folder: Path, request: Request) -> dict[str, Any]:
     stages = load_yaml(str(folder / "dvc.lock")).get("stages", {})
     entry: dict[str, Any] = json.loads(json.dumps(stages.get(request.stage, {}), default=str))
     if not entry or inputs_of_entry(entry) != request.inputs:
-        raise RequestError(
-            f"{request.stage}: here it reads other inputs than {request.asked_by} has, so the result would"
-            " not count there; see that no file that it reads is ignored by git or changed while it was sent"
-        )
+        raise _other_inputs(request)
     return entry
+
+
+def _other_inputs(request: Request) -> RequestError:
+    return RequestError(
+        f"{request.stage}: here it reads other inputs than {request.asked_by} has, so the result would not"
+        " count there; see that no file that it reads is ignored by git or changed while it was sent"
+    )
 
 
 def _track(here: Environment, name: str, stopped: Callable[[], bool]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -71,7 +72,7 @@ def test_commits_that_were_fetched_long_ago(home: Home, tmp_path: Path) -> None:
     (home.checkouts / "k-1/.erv/spool/x").mkdir(parents=True)
     (home.checkouts / "k-1/.erv/spool/x/run.json").write_text("{}")
     assert remove_old(home, 30).commits == 0, "a checkout that MLflow was not told of borrows from them"
-    (home.checkouts / "k-1/.erv/spool/x/run.json").unlink()
+    shutil.rmtree(home.checkouts / "k-1")
     assert remove_old(home, 30).commits == 1
     present = [
         subprocess.run(["git", "-C", home.repository, "cat-file", "-e", commit], check=False, stderr=-3)

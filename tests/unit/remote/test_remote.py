@@ -131,6 +131,29 @@ def test_uncommitted_changes_are_refused_or_carried(repository: Path, tmp_path_f
     assert patch_id(patch) == patch_id(str(changes_to_carry(repository, carry=True)))
 
 
+def test_names_and_settings_of_a_user_change_no_patch(
+    repository: Path, tmp_path_factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renamed file, or one with a letter that git writes as a number, was left out without a word."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text(
+        "[diff]\n  noprefix = true\n  external = /bin/false\n[color]\n  ui = always\n"
+        "[core]\n  autocrlf = true\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    subprocess.run(["git", "-C", repository, "mv", "src/b.py", "src/größe 2.py"], check=True)
+    (repository / "src/a.py").write_text("x = 2\n")
+    with pytest.raises(CommitError, match=r"in src/a.py, src/b.py, src/größe 2\.py: a worker"):
+        changes_to_carry(repository, carry=False)
+    patch = changes_to_carry(repository, carry=True)
+    assert patch is not None
+    other = tmp_path_factory.mktemp("other") / "clone"
+    git(repository, "clone", "-q", str(repository), str(other))
+    git(other, "apply", "--binary", "-", given=patch.encode("utf-8", "surrogateescape"))
+    assert sorted(path.name for path in (other / "src").iterdir()) == ["a.py", "größe 2.py"]
+    assert (other / "src/a.py").read_bytes() == b"x = 2\n"
+
+
 def test_a_shallow_clone_is_refused(repository: Path, tmp_path_factory) -> None:
     assert len(commit_of(repository)) == 40
     (repository / "src/a.py").write_text("x = 3\n")
