@@ -72,6 +72,17 @@ def test_others_that_wait_are_seen(board: Board) -> None:
     assert not board.others_wait("a")
 
 
+def test_names_that_are_no_text(board: Board) -> None:
+    """A message with such a name ended the pulse, or the worker without a result."""
+    name = b"gr\xf6sse.mp4".decode("utf-8", "surrogateescape")
+    board.begin(1, {})
+    with Beating(board, 1, "box") as beating:
+        beating.say(f"{name}: not found")
+    assert board.read_log(1, 1) == "gr\\udcf6sse.mp4: not found"
+    board.finish(1, {"failed": name})
+    assert board.result(1) == {"failed": name}
+
+
 def test_what_stays_when_it_is_over(board: Board) -> None:
     board.begin(1, {})
     board.beat(1, {"count": 1})

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from erv.environment import Environment
 from erv.files import remove, write_text
 from erv.pipeline import StageCancelledError
-from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_id
+from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_bytes, patch_id
 from erv.remote.request import Request
 from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.storage.store import Store
@@ -175,8 +175,7 @@ def _apply(folder: Path, request: Request) -> None:
     assert request.patch is not None
     if patch_id(request.patch) != request.patch_id:
         raise CommitError("the patch of the request isn't what its hash says; run again")
-    given = request.patch.encode("utf-8", "surrogateescape")
-    git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=given)
+    git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=patch_bytes(request.patch))
 
 
 def _has(repository: Path, commit: str) -> bool:

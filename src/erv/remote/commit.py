@@ -6,6 +6,7 @@ are in no commit are refused, or carried as a patch whose hash says which.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -13,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from erv.errors import DataError
-from erv.files import sha256_of_text
 from erv.remote.board import PREFIX
 from erv.storage.store import Store
 from erv.tracking.origin import uncommitted
@@ -30,6 +30,7 @@ _PLAIN = {
     "diff.mnemonicPrefix": "false",
 }
 _SHOWN = 5
+_PATCH = "latin-1"  # a patch has the bytes of the files, in whatever encoding; this one keeps all of them
 # A commit that was sent longer ago is sent again: none is to be removed as old that somebody just asked for.
 FRESH_SECONDS = 86_400.0
 
@@ -88,12 +89,17 @@ def changes_to_carry(workspace: Path, *, carry: bool) -> str | None:
             git(workspace, "--literal-pathspecs", *quiet, *gone, variables=variables)
         plain = ("--binary", "--full-index", "--no-ext-diff", "--no-textconv")
         patch = git(workspace, "diff", "--cached", *plain, "HEAD", variables=variables)
-    return patch.decode("utf-8", "surrogateescape") if patch else None
+    return patch.decode(_PATCH) if patch else None
+
+
+def patch_bytes(patch: str) -> bytes:
+    """The patch as git writes and reads it."""
+    return patch.encode(_PATCH)
 
 
 def patch_id(patch: str) -> str:
-    """The hash by which a patch is recorded."""
-    return sha256_of_text(patch)
+    """The hash by which a patch is recorded: of its bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(patch_bytes(patch)).hexdigest()
 
 
 def send_commit(store: Store, bucket: str, workspace: Path, commit: str) -> None:

@@ -82,7 +82,8 @@ def git(workspace: Path, *arguments: str) -> str | None:
         result = subprocess.run(
             ["git", "-C", str(workspace), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files need not be text
             timeout=20,
             check=False,
         )
