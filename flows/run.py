@@ -18,6 +18,8 @@ from prefect import tags
 
 from erv.environment import load_environment
 from erv.errors import ErvError, ExitCode
+from erv.pipeline import read_stages
+from erv.remote.placement import places, read_placement
 from erv.stack.reach import require, unreachable
 from erv.tracking.origin import who
 from flows import console
@@ -53,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
         if options.profile is None and not options.set:  # which may change what stages there are
             Wanted(options.targets or None, options.force, options.only).check()
+            if options.placement:
+                places(read_stages(), read_placement(options.placement))
         with tags(tag_of(model_here()), run_by(who(workspace), workspace)):
             state: Any = train(
                 profile=options.profile or "",
