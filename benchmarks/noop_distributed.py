@@ -43,6 +43,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 from benchmarks.workspace import demanded, positive, stack_demanded
 from erv.environment import load_environment
 from erv.stack.launch import prefect_environment
+from erv.stack.pools import pool_of, worker_is_online
 
 RESULTS = Path(__file__).with_suffix(".json")
 DEPLOYMENT = "train/distributed"
@@ -136,8 +137,17 @@ def _cpu_of_children() -> float:
 
 @contextmanager
 def started_worker(log: Path) -> Iterator[Worker]:
-    """A worker of this clone, with the deployments made, while the block runs."""
-    environment = prefect_environment(load_environment())
+    """A worker of this clone, with the deployments made, while the block runs.
+
+    Raises:
+        SystemExit: another one serves the clone, and would take its runs; or it doesn't start.
+    """
+    here = load_environment()
+    if worker_is_online(here, pool_of(here.workspace)):
+        sys.exit(
+            "error: a worker of this clone is running, and would take the runs; stop it, and wait two minutes"
+        )
+    environment = prefect_environment(here)
     subprocess.run([*ERV, "--deploy"], env=environment, check=True, stdout=subprocess.DEVNULL)
     with log.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
