@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
+.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-noop-distributed bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -146,6 +146,9 @@ profile-grpo: install  ## Where the time of a GRPO step of the demo's own policy
 
 bench-noop: install  ## A run in which nothing has changed, compared with a question to DVC per stage; after make demo
 	$(BIN)/python benchmarks/noop.py
+
+bench-noop-distributed: install  ## What train/distributed costs above dvc repro where nothing has changed; after make demo
+	$(BIN)/python benchmarks/noop_distributed.py
 
 bench-start: install  ## From the start of a stage to its work, compared with importing MLflow's client; after make demo
 	$(BIN)/python benchmarks/stage_start.py

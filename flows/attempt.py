@@ -35,7 +35,7 @@ class NoPoolError(StackError):
 def no_pool(name: str) -> NoPoolError:
     """What to do about a pool that Prefect doesn't have."""
     return NoPoolError(
-        f"machine.placement names work pool {name!r}, which Prefect doesn't have; `erv run --worker --pool"
+        f"a stage is placed in work pool {name!r}, which Prefect doesn't have; `erv run --worker --pool"
         f" {name}` on the machine that is to serve it makes it"
     )
 
@@ -71,7 +71,18 @@ class Waiting:
 
 
 class Attempt:
-    """One attempt at a stage, as its coordinator sees it."""
+    """One attempt at a stage, as its coordinator sees it.
+
+    Args:
+        environment: of this clone.
+        board: of the stage.
+        request: what is asked for.
+        attempt: its number.
+        begun: the nonce of the request by which it began, which all who wait for it have in common.
+        pool: where it is to run.
+        starts: how many workers have been asked by now; each gets more time to start than the one before.
+        on_line: takes lines.
+    """
 
     def __init__(
         self,
@@ -79,11 +90,15 @@ class Attempt:
         board: Board,
         request: Request,
         attempt: int,
+        begun: str,
         pool: str,
+        starts: int,
         on_line: Callable[[str], None],
     ) -> None:
         self._environment, self._board, self._request = environment, board, request
+        self._begun = begun
         self._attempt, self.pool, self._on_line = attempt, pool, on_line
+        self._starts = starts
         self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
         self._run: flow_runs.FlowRun | None = None
         self._pieces = 0
@@ -106,10 +121,15 @@ class Attempt:
             "pool": self.pool,
         }
         name = f"{self._request.stage} {key[:8]} #{self._attempt}"
-        once = f"{self._request.bucket}:{key}:{self._attempt}"
+        # The board may have been removed as old, or the bucket be a new one; Prefect forgets no run.
+        once = f"{self._request.bucket}:{key}:{self._attempt}:{self._begun}"
         run = flow_runs.start(self._environment, f"{NAME}/{self.pool}", parameters, name=name, once=once)
         if run is None:
             raise no_pool(self.pool)
+        theirs = str(run.parameters.get("pool", self.pool))
+        if theirs != self.pool:
+            self._on_line(f"somebody else has asked work pool {theirs!r} for it, in place of {self.pool!r}")
+            self.pool = theirs
         self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")
         return run
 
@@ -150,7 +170,7 @@ class Attempt:
         elif (
             pulse is None
             and run.state in flow_runs.HOLDING
-            and self._claim.look(0) > CLAIM_SECONDS * self._attempt
+            and self._claim.look(0) > CLAIM_SECONDS * self._starts
         ):
             self._lose("a worker took it and never began")
         return None
@@ -187,11 +207,11 @@ class Attempt:
         if waiting.others():
             self._on_line("somebody else waits for it too, so it goes on there")
             return
+        with suppress(ErvError):  # Prefect may have a run that it could not tell us of
+            self._board.supersede(self._attempt, "cancelled by who asked for it")
         run = self._run
         if run is None:
             return
-        with suppress(ErvError):
-            self._board.supersede(self._attempt, "cancelled by who asked for it")
         with suppress(ErvError):
             queued = run.state == "SCHEDULED"
             state, message = "CANCELLED" if queued else "CANCELLING", "cancelled by who asked for it"

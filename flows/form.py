@@ -45,4 +45,13 @@ ProfileName = Annotated[str, Offered(profile.names)]
 Override = Annotated[
     str, Field(json_schema_extra={"pattern": r"^[A-Za-z_][\w.-]*=", "examples": ["grpo.beta=0.1"]})
 ]
+PlacedStage = Annotated[
+    str,
+    Field(
+        json_schema_extra={
+            "pattern": r"^\w[\w-]*(@[\w.-]+)?=[A-Za-z0-9][\w.-]{0,63}$",
+            "examples": ["grpo=gpu"],
+        }
+    ),
+]
 Workers = Annotated[int, Field(ge=1, le=32)]

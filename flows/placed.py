@@ -18,6 +18,7 @@ from erv.errors import StackError, StorageError
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult
 from erv.remote import ask
 from erv.remote.board import Board
+from erv.remote.checkpoints import stored_checkpoints
 from erv.remote.commit import changes_to_carry, commit_of
 from erv.remote.placement import read_from
 from erv.remote.request import Request
@@ -25,8 +26,10 @@ from erv.settings.machine import MachineSettings
 from erv.stack.outages import through_outages
 from erv.stack.pools import read_pool, worker_is_online
 from erv.tracking import lock_entries
+from erv.tracking.opening import PLACED_VARIABLE, SENT_VARIABLE
 from flows.attempt import Attempt, Lost, NoPoolError, Waiting, no_pool
 from flows.patience import NobodyComesError, Patience
+from flows.queued import Queued
 from flows.slots import Slots
 
 POLL_SECONDS = 2.0
@@ -82,14 +85,9 @@ class Placed:
 
     def _run(self, stage: PipelineStage, on_line: Callable[[str], None]) -> StageResult:
         forced = stage.name in self.forced
-        if not forced and ask.restorable_here(stage, self.environment):
-            return pipeline.repro(
-                stage.name,
-                on_line=on_line,
-                cancelled=self.cancelled,
-                pull=True,
-                environment=child_environment(self.environment),
-            )
+        known = not forced and ask.restorable_here(stage, self.environment)
+        if known and (restored := self._restore(stage, on_line)) is not None:
+            return restored
         board, request = ask.prepare(
             self.environment,
             stage,
@@ -110,6 +108,18 @@ class Placed:
                     board.tidy()
         return ask.as_restored(done) if known else done
 
+    def _restore(self, stage: PipelineStage, on_line: Callable[[str], None]) -> StageResult | None:
+        """Takes what DVC has; None if it turns out to be damaged or gone, as the stage doesn't run here."""
+        variables = child_environment(self.environment) | {SENT_VARIABLE: self.places[stage.name]}
+        variables.pop(PLACED_VARIABLE, None)  # left in the shell, it would let the stage run here
+        try:
+            return pipeline.repro(
+                stage.name, on_line=on_line, cancelled=self.cancelled, pull=True, environment=variables
+            )
+        except StageFailedError as error:
+            on_line(f"WARNING: what DVC has of it can't be restored, so it is sent ({error})")
+            return None
+
     def _result(
         self, board: Board, request: Request, waiting: Waiting, on_line: Callable[[str], None]
     ) -> tuple[dict[str, Any], bool]:
@@ -120,16 +130,20 @@ class Placed:
                 on_line(f"{found.get('worker')} has run it already, for the same inputs")
                 return found, True
             board.supersede(attempt, "failed before, or its outputs are gone")
-        lost = 0
+        lost, furthest = 0, -1
         while True:
             if board.superseded(attempt) is not None:
                 attempt += 1
                 continue
-            board.begin(attempt, request.document())
+            begun = str(board.begin(attempt, request.document()).get("nonce"))
+            pool = self.places[request.stage]
+            one = Attempt(self.environment, board, request, attempt, begun, pool, lost + 1, on_line)
             try:
-                return self._watch(board, request, attempt, waiting, on_line), False
+                return self._watch(one, request.stage, waiting, on_line), False
             except Lost as loss:
-                lost += 1
+                reached = _reached(board)
+                # On machines that are taken away now and then, an attempt that got further isn't in vain.
+                lost, furthest = (1, reached) if reached > furthest else (lost + 1, furthest)
                 if lost >= _LOST_IN_A_ROW:
                     raise StageFailedError(
                         f"{request.stage}: {lost} attempts in a row were lost, the last because {loss}; look"
@@ -140,19 +154,14 @@ class Placed:
             attempt += 1
 
     def _watch(
-        self,
-        board: Board,
-        request: Request,
-        attempt: int,
-        waiting: Waiting,
-        on_line: Callable[[str], None],
+        self, one: Attempt, stage: str, waiting: Waiting, on_line: Callable[[str], None]
     ) -> dict[str, Any]:
-        one = Attempt(self.environment, board, request, attempt, self.places[request.stage], on_line)
         patience = Patience(self.machine.placement_wait_minutes * 60, one.pool, on_line)
+        queued = Queued(self.environment, on_line)
         while True:
             if self.cancelled():
                 one.cancel(waiting)
-                raise StageCancelledError(f"{request.stage}: cancelled")
+                raise StageCancelledError(f"{stage}: cancelled")
             try:
                 waiting.note()
                 result = one.step()
@@ -160,7 +169,10 @@ class Placed:
                     return result
                 if one.is_queued():
                     self._slots.free(one.pool, on_line)
-                    patience.look(worker_is_online(self.environment, one.pool))
+                    online = worker_is_online(self.environment, one.pool)
+                    patience.look(online)
+                    if online:
+                        queued.look(one.pool)
                 else:
                     patience.reset()
             except NobodyComesError:
@@ -171,6 +183,15 @@ class Placed:
             except (StorageError, StackError) as error:
                 one.away(error)
             time.sleep(POLL_SECONDS)
+
+
+def _reached(board: Board) -> int:
+    """The step of the furthest checkpoint on a board; -1 if there is none, or nobody can tell."""
+    try:
+        stored = stored_checkpoints(board)
+    except StorageError:
+        return -1
+    return stored[-1].step if stored else -1
 
 
 def ready(environment: Environment, machine: MachineSettings, pools: Collection[str]) -> dict[str, int]:
@@ -193,7 +214,7 @@ def ready(environment: Environment, machine: MachineSettings, pools: Collection[
         return {}
     if not environment.has_storage:
         raise StackError(
-            f"machine.placement needs an object store; {remedy_for('S3', environment.workspace)}"
+            f"stages that run elsewhere need an object store; {remedy_for('S3', environment.workspace)}"
         )
     commit_of(environment.workspace)
     changes_to_carry(environment.workspace, carry=machine.carry_changes)

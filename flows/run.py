@@ -1,7 +1,7 @@
 """Runs the train flow in this process, and says in words and by its exit code how it ended.
 
     python -m flows.run [TARGET... | --only STAGE] [--force] [--workers N]
-                        [--profile NAME] [--set NAME=VALUE]...
+                        [--profile NAME] [--set NAME=VALUE]... [--placement STAGE=POOL]...
 
 `erv run` starts it with the addresses of the stack.
 """
@@ -18,6 +18,8 @@ from prefect import tags
 
 from erv.environment import load_environment
 from erv.errors import ErvError, ExitCode
+from erv.pipeline import read_stages
+from erv.remote.placement import places, read_placement
 from erv.stack.reach import require, unreachable
 from erv.tracking.origin import who
 from flows import console
@@ -43,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="write this parameter first"
     )
+    parser.add_argument(
+        "--placement", action="append", default=[], metavar="STAGE=POOL", help="send this stage elsewhere"
+    )
     options = parser.parse_args(arguments)
     console.leave_out_what_is_printed()
     url, workspace = None, Path.cwd()
@@ -50,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         url = require("Prefect", load_environment(workspace).prefect_api_url, workspace)
         if options.profile is None and not options.set:  # which may change what stages there are
             Wanted(options.targets or None, options.force, options.only).check()
+            if options.placement:
+                places(read_stages(), read_placement(options.placement))
         with tags(tag_of(model_here()), run_by(who(workspace), workspace)):
             state: Any = train(
                 profile=options.profile or "",
@@ -58,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 force=options.force,
                 workers=options.workers,
                 only=options.only or "",
+                placement=options.placement,
                 return_state=True,
             )
     except ErvError as error:

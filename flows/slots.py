@@ -20,6 +20,8 @@ from erv.storage.store import Store, open_store
 
 # A run that was taken and has no pulse yet: its worker may still be starting Python.
 UNBORN_SECONDS = 55.0
+# Who waits for a worker gives each that it asks more time to start than the one before; so must we.
+_MOST_STARTS = 5
 _LOOK_SECONDS = 4.0
 _NEEDED = ("key", "attempt", "bucket")
 
@@ -64,7 +66,7 @@ class Slots:
             return
         watched = self._watched.setdefault(run.id, Watched())
         still = watched.look(None if pulse is None else int(pulse.get("count", 0)))
-        if still <= (UNBORN_SECONDS * attempt if pulse is None else DEAD_SECONDS):
+        if still <= (UNBORN_SECONDS * min(attempt, _MOST_STARTS) if pulse is None else DEAD_SECONDS):
             return
         reason = f"its worker has given no sign of life for {still:.0f} s"
         try:

@@ -1,6 +1,7 @@
 """The train flow: runs every stage of `dvc.yaml` in order, then stores, registers and reports the results.
 
-`erv run` starts it through `flows.run`, `prefect deployment run train/local` through a worker.
+`erv run` starts it through `flows.run`, `prefect deployment run train/local` through a worker. The deployment
+`train/distributed` is the same flow, with a placement.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from erv.doctor import preflight
 from erv.environment import Environment, child_environment, isolate, load_environment
 from erv.parameters import parse, read
 from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
-from erv.remote.placement import places
+from erv.remote.placement import places, read_placement
 from erv.stack.dvc_remote import write_dvc_remote
 from erv.stack.outages import through_outages
 from erv.tracking import experiment_page, lock_entries
 from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe
-from erv.tracking.opening import open_run
+from erv.tracking.opening import PLACED_VARIABLE, open_run
 from erv.tracking.origin import who
 from erv.tracking.run import StageRun
 from erv.tracking.system_metrics import system_metrics
@@ -43,7 +44,7 @@ from flows.artifacts import (
 )
 from flows.cancellation import Cancellation
 from flows.drift import tell_drift
-from flows.form import Override, ProfileName, StageName, StageNames, Workers
+from flows.form import Override, PlacedStage, ProfileName, StageName, StageNames, Workers
 from flows.given import Applied, Given, applied
 from flows.graph import RunStage, StageReport, is_done, run_graph
 from flows.meanwhile import meanwhile
@@ -80,6 +81,7 @@ def train(
     ref: str = "",
     workers: Workers = WORKERS,
     only: StageName = "",
+    placement: Sequence[PlacedStage] = (),
 ) -> Any:
     """Brings the targets and everything they need up to date, stores the outputs, registers the candidate.
 
@@ -98,12 +100,16 @@ def train(
             default what is there runs.
         workers: how many independent stages run in parallel.
         only: one stage to run alone, in place of targets; what it reads must be up to date.
+        placement: stages that run on other machines, as STAGE=POOL (`grpo=gpu`): a step or stage of
+            `dvc.yaml`, and a work pool that `erv run --worker --pool POOL` serves there. It counts for this
+            run, before machine.placement of params.yaml; all other stages run in the clone of the worker.
+            Their commit is sent along, so uncommitted changes are refused, but for those of parameters.
     """
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Summary:
-        wanted = Wanted(list(targets) or None, force, only or None)
+        wanted, sent = Wanted(list(targets) or None, force, only or None), read_placement(placement)
         with applied(load_environment(), Given(profile or None, overrides, ref or None)) as given:
-            return run_pipeline(flow_run_id, wanted, workers, cancellation, given)
+            return run_pipeline(flow_run_id, wanted, workers, cancellation, given, sent)
 
     return in_workspace(work)
 
@@ -114,6 +120,7 @@ def run_pipeline(
     workers: int,
     cancellation: Cancellation,
     given: Applied,
+    placement: Mapping[str, str] | None = None,
 ) -> Summary:
     """Does what `train` says, in a flow that holds the workspace.
 
@@ -123,6 +130,7 @@ def run_pipeline(
         workers: how many of them run side by side.
         cancellation: says whether to stop.
         given: the parameters, which stay from when stages begin, and tags for the MLflow run.
+        placement: of this run, which counts before `machine.placement`.
 
     Raises:
         ErvError: as the checks, a stage or the publication says.
@@ -136,7 +144,7 @@ def run_pipeline(
     logger.info("reading pipeline and pins, and checking settings, judges, disk and servers")
     everything = pipeline.read_stages()
     needed = wanted.needed(everything)
-    settings = preflight.check(environment, needed)
+    settings = preflight.check(environment, needed, placement)
     moved = pipeline.set_aside(everything, pipeline.read_lock_entries())
     if moved:
         logger.warning(
@@ -293,6 +301,7 @@ def _stage_runner(
     placed: Placed,
 ) -> RunStage:
     variables = child_environment(environment) | dict(variables)
+    variables.pop(PLACED_VARIABLE, None)  # left in the shell; what is placed is sent, what isn't runs here
     by_name = {stage.name: stage for stage in stages}
 
     def run(name: str, on_line: Any) -> StageResult:

@@ -21,6 +21,7 @@ COMMANDS = {
     "data": "data",
     "run": "run",
     "accept": "accept",
+    "gc": "gc",
     "repeat": "repeat",
     "verify": "verify",
     "publish": "publish",

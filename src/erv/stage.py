@@ -26,7 +26,7 @@ from erv.errors import ErvError, full_disk
 from erv.libraries import TAG, lock_of, require_locked
 from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
-from erv.tracking.opening import open_run
+from erv.tracking.opening import PLACED_VARIABLE, SENT_VARIABLE, open_run
 from erv.tracking.run import StageRun
 from erv.training.common import ranks
 
@@ -36,8 +36,6 @@ Arguments = argparse.Namespace
 Main = Callable[[Arguments, Settings, StageRun], None]
 
 NEEDED_BYTES = 500_000_000
-# Set by a worker of a work pool for the stages that it runs: the name of the pool.
-PLACED_VARIABLE = "ERV_PLACED_IN"
 # The option whose value distinguishes one matrix stage from its siblings, as in `grpo@erv`.
 _MATRIX_OPTIONS = ("dataset", "variant", "name")
 
@@ -147,10 +145,11 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
 
 
 def _refuse_elsewhere(address: str, settings: Settings) -> None:
-    pool = settings.machine.pool_of(address)
-    if pool is not None and os.environ.get(PLACED_VARIABLE) != pool:
+    pool = os.environ.get(SENT_VARIABLE) or settings.machine.pool_of(address)
+    # A worker names its own pool, which a run may have been given in place of that in the file.
+    if pool is not None and not os.environ.get(PLACED_VARIABLE):
         raise ErvError(
-            f"machine.placement sends this stage to work pool {pool!r}, so it doesn't run here; `erv run"
+            f"its placement sends this stage to work pool {pool!r}, so it doesn't run here; `erv run"
             f" {address}` sends it, {PLACED_VARIABLE}={pool} runs it here this once (`dvc checkout` brings"
             " back outputs that DVC has removed)"
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -76,7 +78,7 @@ def test_what_is_refused_and_what_is_carried(clone: Clone, new_worker: Callable[
     assert "work pool 'nosuch', which Prefect doesn't have; `erv run --worker --pool nosuch`" in said.stderr
     clone.place("{tnue: gpu}")
     said = clone.erv("run", check=False)
-    assert "machine.placement names tnue, which is no stage of dvc.yaml" in said.stderr
+    assert "placement names tnue, which is no stage of dvc.yaml" in said.stderr
     clone.place("{tune: gpu}")
     worker = new_worker()
     work = clone.folder / "work.py"
@@ -97,7 +99,7 @@ def test_what_is_refused_and_what_is_carried(clone: Clone, new_worker: Callable[
     clone.control("tune", "4 0.1")
     by_hand = clone.python("-m", "dvc", "repro", "tune", check=False)
     assert by_hand.returncode != 0
-    assert "machine.placement sends this stage to work pool 'gpu'" in by_hand.stdout + by_hand.stderr
+    assert "its placement sends this stage to work pool 'gpu'" in by_hand.stdout + by_hand.stderr
 
 
 def test_a_failure_comes_back_in_its_own_words(clone: Clone, new_worker: Callable[..., Worker]) -> None:
@@ -112,6 +114,52 @@ def test_a_failure_comes_back_in_its_own_words(clone: Clone, new_worker: Callabl
     again = clone.erv("run", check=False)
     assert again.returncode == 1
     assert "goes on from a checkpoint of an earlier attempt, step 2" in again.stderr + again.stdout
+
+
+def test_two_workers_share_a_home(
+    clone: Clone, new_clone: Callable[..., Clone], new_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """Each leaves the other's checkout alone, and nothing of the home is removed while a stage runs."""
+    home = tmp_path / "shared home"
+    old = home / "cache/files/md5/ab/cdef"
+    old.parent.mkdir(parents=True)
+    old.write_text("old")
+    os.utime(old, (1, 1))
+    other = new_clone(clone.environment.dvc_bucket)
+    for one, steps in ((clone, "40 1"), (other, "41 1")):
+        one.control("tune", steps)
+        one.commit()
+    workers = [new_worker(ERV_WORKER_HOME=str(home), ERV_WORKER_KEEP_DAYS="0") for _ in range(2)]
+    runs = [clone.start("run"), other.start("run")]
+    try:
+        for run in runs:
+            run.wait_for("step 1", 150)
+        scratch = workers[0].scratch
+        said = scratch.erv("gc").stdout
+        assert f"{home}: 2 stages run there, so nothing was removed" in said
+        assert old.is_file()
+        for run in runs:
+            assert run.process.wait(240) == 0, run.text()
+    finally:
+        for run in runs:
+            run.end()
+    for run in runs:
+        assert "3 stages: 3 ran" in run.text()
+    assert list((home / "checkouts").iterdir()) == []
+    assert f"{home}: removed 1 file and 0 commits" in scratch.erv("gc").stdout
+    assert not old.exists()
+
+
+def test_other_inputs_are_told_before_the_work(clone: Clone, new_worker: Callable[..., Worker]) -> None:
+    """git gives the worker other bytes than those that are here; it was told after hours of training."""
+    (clone.folder / ".gitattributes").write_text("control/tune.txt text eol=crlf\n")
+    clone.control("tune", "3 0.2\n")
+    clone.commit()
+    new_worker()
+    said = clone.erv("run", check=False)
+    assert said.returncode == 1
+    assert "tune: here it reads other inputs than " in said.stderr
+    assert "starts at step" not in said.stdout + said.stderr
 
 
 def test_nobody_comes(clone: Clone) -> None:

@@ -16,6 +16,9 @@ def test_it_runs_there_and_comes_back(
     stack: Environment, clone: Clone, new_clone: Callable[..., Clone], new_worker: Callable[..., Worker]
 ) -> None:
     worker = new_worker()
+    ahead = " ".join(clone.erv("run", "--dry").stdout.split())
+    assert "in work pool gpu: tune; a worker serves it" in ahead
+    assert "tune in work pool gpu: a worker serves it" in clone.erv("doctor", check=False).stdout
     done = clone.erv("run", check=False)
     assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
     said = done.stdout + done.stderr
@@ -45,6 +48,28 @@ def test_it_runs_there_and_comes_back(
     local.commit()
     local.erv("run")
     assert (local.folder / "dvc.lock").read_text() == (clone.folder / "dvc.lock").read_text()
+
+
+def test_a_run_may_say_where_its_stages_run(clone: Clone, new_worker: Callable[..., Worker]) -> None:
+    """Before the file, which names a pool that nobody serves; afterwards, nothing of it stays."""
+    clone.place("{tune: elsewhere}")
+    clone.commit()
+    worker = new_worker()
+    done = clone.erv("run", "--placement", "tune=gpu", check=False)
+    assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
+    assert f":{worker.home}" in done.stdout + done.stderr
+    (run,) = clone.runs()["tune"]
+    assert run.data.tags["erv.placed_in"] == "gpu"
+    assert "erv.placed_in" not in clone.runs()["first"][0].data.tags
+    assert "up to date" in clone.dvc("status")
+    assert "3 stages: 3 unchanged" in clone.erv("run").stdout
+    for wrong, said in {
+        "tune": "error: placement 'tune': expected STAGE=POOL, such as grpo=gpu",
+        "tnue=gpu": "error: placement names tnue, which is no stage of dvc.yaml",
+    }.items():
+        refused = clone.erv("run", "--placement", wrong, check=False)
+        assert refused.returncode == 2, "before anything starts"
+        assert said in refused.stderr
 
 
 def _seed(clone: Clone) -> str:

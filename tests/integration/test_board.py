@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from erv.remote import pulse
 from erv.remote.board import Board
 from erv.remote.checkpoints import Keeping, fetch_checkpoints, stored_checkpoints
 from erv.remote.pulse import Beating
-from erv.storage.store import open_store
+from erv.storage.store import Store, open_store
 from tests.integration.scratch import wait_until
 
 pytestmark = pytest.mark.integration
@@ -71,6 +72,17 @@ def test_others_that_wait_are_seen(board: Board) -> None:
     assert not board.others_wait("a")
 
 
+def test_names_that_are_no_text(board: Board) -> None:
+    """A message with such a name ended the pulse, or the worker without a result."""
+    name = b"gr\xf6sse.mp4".decode("utf-8", "surrogateescape")
+    board.begin(1, {})
+    with Beating(board, 1, "box") as beating:
+        beating.say(f"{name}: not found")
+    assert board.read_log(1, 1) == "gr\\udcf6sse.mp4: not found"
+    board.finish(1, {"failed": name})
+    assert board.result(1) == {"failed": name}
+
+
 def test_what_stays_when_it_is_over(board: Board) -> None:
     board.begin(1, {})
     board.beat(1, {"count": 1})
@@ -88,6 +100,45 @@ def checkpoint(workspace: Path, step: int, text: str = "") -> Path:
     (folder / "curves.jsonl").write_text(f"{step}\n")
     mark_complete(path)
     return path
+
+
+class _Replacing(Store):
+    """A store in which somebody removes a checkpoint while it is read, and has a later one by then."""
+
+    victim = ""
+
+    def download(self, uri: str, path: str | Path, *args: Any, **options: Any) -> Path:
+        if self.victim and uri.startswith(self.victim):
+            gone, self.victim = self.victim, ""
+            for info in self.list(gone):
+                self.delete(info.uri)
+        return super().download(uri, path, *args, **options)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(
+    board: Board, stack: Environment, tmp_path: Path
+) -> None:
+    """By a worker that only seemed lost; the stage of the next one failed."""
+    one = tmp_path / "one"
+
+    def keep(step: int) -> None:
+        with (
+            suppress(KeyboardInterrupt),
+            Keeping(board, 1, "grpo@erv", one, lambda: False, lambda _line: None),
+        ):
+            checkpoint(one, step)
+            raise KeyboardInterrupt
+
+    keep(4)
+    keep(6)
+    plain = open_store(stack)
+    store = _Replacing(plain._client, plain._endpoint)
+    store.victim = f"{board.attempt_uri(1)}/checkpoints/grpo@erv/key/one/checkpoint-6"
+    reading = Board(store, stack.dvc_bucket, board.key)
+    two = tmp_path / "two"
+    assert fetch_checkpoints(reading, two) == 4
+    assert (two / CHECKPOINTS / "grpo@erv/key/one/checkpoint-4/complete.json").is_file()
+    assert not (two / CHECKPOINTS / "grpo@erv/key/one/checkpoint-6/complete.json").exists()
 
 
 def test_checkpoints_go_to_another_worker(board: Board, tmp_path: Path) -> None:

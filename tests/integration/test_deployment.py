@@ -65,7 +65,8 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
 
     def deployed(*words: str) -> dict[str, dict[str, Any]]:
         scratch.erv("run", "--deploy", "--replace", *words)
-        found = {name: ask(stack, f"/deployments/name/{name}") for name in ("train/local", "promote/local")}
+        names = ("train/local", "train/distributed", "promote/local")
+        found = {name: ask(stack, f"/deployments/name/{name}") for name in names}
         same = ("entrypoint", "tags", "description", "work_pool_name", "pull_steps", "parameters")
         return {name: {key: item[key] for key in same} for name, item in found.items()}
 
@@ -74,6 +75,8 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
     chosen = deployed("--workers", "7")
     assert chosen["train/local"].pop("parameters") == {"workers": 7}
     plain["train/local"].pop("parameters")
+    assert chosen["train/distributed"].pop("parameters")["workers"] == 7
+    assert plain["train/distributed"].pop("parameters")["placement"][-1] == "grpo=gpu", "which stays"
     assert chosen == plain, "and nothing else is different"
     assert (
         "goes with a run or with --deploy"
@@ -81,7 +84,14 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
     )
 
 
-NAMES = ("train/local", "evaluate/any", "promote/model", "retrain/scheduled", "promote/local")
+NAMES = (
+    "train/local",
+    "train/distributed",
+    "evaluate/any",
+    "promote/model",
+    "retrain/scheduled",
+    "promote/local",
+)
 
 
 def test_forms_explain_themselves_and_refuse_what_does_not_fit(
@@ -99,7 +109,12 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
     assert found["promote/local"]["entrypoint"] == found["promote/model"]["entrypoint"]
 
     shown = found["train/local"]["parameter_openapi_schema"]["properties"]
-    assert list(shown) == ["profile", "targets", "overrides", "force", "ref", "workers", "only"]
+    order = ["profile", "targets", "overrides", "force", "ref", "workers", "only", "placement"]
+    assert list(shown) == order
+    assert found["train/distributed"]["parameters"] == {
+        "workers": 2,
+        "placement": ["sft=gpu", "train_erv=gpu", "grpo=gpu"],
+    }
     stages = ["make", "join", "last", "make@a", "make@b"]
     assert sorted(shown["targets"]["items"]["enum"]) == sorted(stages)
     assert shown["profile"]["enum"] == ["", "demo", "paper-0.5b", "paper-7b", "tiny"]
@@ -114,6 +129,8 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
         'profile="tinny"',
         "workers=99",
         'overrides=["beta"]',
+        'placement=["grpo"]',
+        'placement=["grpo=no pool"]',
     ):
         refused = scratch.python(
             "-m", "prefect", "deployment", "run", "train/local", "-p", wrong, check=False

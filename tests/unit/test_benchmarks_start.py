@@ -42,6 +42,7 @@ AFTER_DEMO = [
     pytest.param("grpo_profile", "params.yaml", False, marks=SLOW),
     pytest.param("lineage", "params.yaml", True),
     pytest.param("noop", "dvc.lock", True),
+    pytest.param("noop_distributed", "dvc.lock", True),
     pytest.param("record_rollouts", "params.yaml", False),
     pytest.param("stage_start", "dvc.lock", True),
     pytest.param("variants", "params.yaml", False, marks=SLOW),

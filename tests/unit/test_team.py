@@ -35,6 +35,7 @@ def test_deployments_say_who_made_them_under_the_name_that_is_asked_for() -> Non
     )
     assert declared(ROOT) == [
         "train/local",
+        "train/distributed",
         "evaluate/any",
         "promote/model",
         "retrain/scheduled",

@@ -18,7 +18,7 @@ from click.core import ParameterSource
     default=2,
     show_default=True,
     type=click.IntRange(1, 32),
-    help="Stages to run in parallel; with --deploy, in runs of train/local and retrain/scheduled.",
+    help="Stages to run in parallel; with --deploy, in runs of the train flow and retrain/scheduled.",
 )
 @click.option("--profile", metavar="NAME", help="Write this profile into params.yaml first; it stays there.")
 @click.option(
@@ -27,6 +27,13 @@ from click.core import ParameterSource
     multiple=True,
     metavar="NAME=VALUE",
     help="Write this parameter into params.yaml first, such as grpo.beta=0.1; it stays there. Repeatable.",
+)
+@click.option(
+    "--placement",
+    multiple=True,
+    metavar="STAGE=POOL",
+    help="Have this stage or step run on the workers of a work pool, such as grpo=gpu; counts for this run,"
+    " before machine.placement. Repeatable.",
 )
 @click.option("--dry", is_flag=True, help="Say what would run, why, for how long and at what price.")
 @click.option("--json", "as_json", is_flag=True, help="With --dry: as JSON.")
@@ -54,6 +61,7 @@ def command(
     workers: int,
     profile: str | None,
     overrides: tuple[str, ...],
+    placement: tuple[str, ...],
     dry: bool,
     as_json: bool,
     require_gates: bool,
@@ -80,7 +88,7 @@ def command(
         raise click.UsageError("--only names the one stage to run, so it takes no targets")
     requirements = require_gates or require_lineage
     changed = bool(profile or overrides)
-    if (deploy or worker) and (targets or force or only or dry or requirements or changed):
+    if (deploy or worker) and (targets or force or only or dry or requirements or changed or placement):
         raise click.UsageError(
             "--deploy takes --workers, --replace and --cancel-waiting, --worker no other option, and neither"
             " takes targets; give targets to `prefect deployment run`"
@@ -96,7 +104,7 @@ def command(
     if cancel_waiting and not deploy:
         raise click.UsageError("--cancel-waiting goes with --deploy")
     if dry and requirements:
-        raise click.UsageError("--dry goes with TARGETs, --only and --force alone")
+        raise click.UsageError("--dry goes with TARGETs, --only, --force and --placement alone")
     if dry and changed:
         raise click.UsageError(
             "--dry changes nothing, so it takes neither --set nor --profile; `erv params reruns NAME` says"
@@ -105,10 +113,15 @@ def command(
     if as_json and not dry:
         raise click.UsageError("--json goes with --dry")
     if dry:
-        _foresee(targets, force, only, as_json)
+        _foresee(targets, force, only, placement, as_json)
         return
+    from erv.remote.old_files import keep_days
+    from erv.remote.placement import read_placement
     from erv.stack import launch
 
+    # Before anything starts.
+    read_placement(placement)
+    keep_days()
     if deploy:
         launch.deploy(workers=workers if given else None, replace=replace, cancel_waiting=cancel_waiting)
     elif pool is not None:
@@ -123,19 +136,24 @@ def command(
             only=only,
             profile=profile,
             overrides=overrides,
+            placement=placement,
             require_gates=require_gates,
             require_lineage=require_lineage,
         )
 
 
-def _foresee(targets: Sequence[str], force: bool, only: str | None, as_json: bool) -> None:
+def _foresee(
+    targets: Sequence[str], force: bool, only: str | None, placement: Sequence[str], as_json: bool
+) -> None:
     from erv.doctor.foresight import foresee
     from erv.doctor.foresight_text import lines
     from erv.environment import load_environment
+    from erv.remote.placement import read_placement, with_placement
     from erv.settings import load_settings
 
     environment = load_environment()
     settings = load_settings(environment.workspace / "params.yaml")
+    settings = with_placement(settings, read_placement(placement))
     found = foresee(environment, settings, targets, force=force, only=only)
     if as_json:
         click.echo(json.dumps(found.document(), indent=2, ensure_ascii=False))

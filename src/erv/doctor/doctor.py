@@ -12,6 +12,7 @@ from erv.doctor.clone_check import stack, variables
 from erv.doctor.deployment_check import deployments, schedules
 from erv.doctor.finding import Finding
 from erv.doctor.machine_check import code, disk, media, packages, python
+from erv.doctor.placement_check import placement
 from erv.doctor.remote_check import dvc
 from erv.doctor.server_check import background, orchestration, spool, storage, tracking
 from erv.doctor.workspace_check import git, parameters, pipeline, sources
@@ -20,7 +21,7 @@ from erv.errors import ErvError, SettingsError
 
 
 def examine(workspace: str | Path = ".") -> list[Finding]:
-    """Examines a workspace; changes nothing and raises nothing."""
+    """Examines a workspace; changes nothing that stays, and raises nothing."""
     return list(findings(workspace))
 
 
@@ -48,6 +49,7 @@ def findings(workspace: str | Path = ".") -> Iterator[Finding]:
         *([tracking, orchestration, deployments, schedules, background] if usable else []),
         dvc,
         pipeline,
+        placement,
         sources,
         spool,
         media,

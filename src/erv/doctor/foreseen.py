@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from erv.doctor.pools_ahead import PoolAhead
+
 State = Literal["runs", "follows", "from cache", "from remote", "unchanged"]
 
 
@@ -39,6 +41,7 @@ class Foreseen:
         elsewhere: on which other machine or device that was; empty if it was on these.
         harmless: only code changed, and nothing that runs: `erv accept` would keep the result.
         same: its outputs are, or become again, what `dvc.lock` names.
+        pool: the work pool that it would be sent to; empty if it would run here, or wouldn't run.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Foreseen:
     elsewhere: str = ""
     harmless: bool = False
     same: bool = False
+    pool: str = ""
 
     @property
     def works(self) -> bool:
@@ -69,6 +73,7 @@ class Foresight:
         notes: why times are unknown or the remote wasn't asked, and why the run would be refused; empty if
             nothing went wrong.
         fetches: whether `erv run` restores results from the remote by itself: this shell names the store.
+        pools: those that stages would be sent to.
     """
 
     stages: tuple[Foreseen, ...]
@@ -78,6 +83,7 @@ class Foresight:
     price_per_hour: float | None
     notes: tuple[str, ...] = ()
     fetches: bool = True
+    pools: tuple[PoolAhead, ...] = ()
 
     @property
     def price(self) -> float | None:

@@ -14,6 +14,7 @@ from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
 from erv.doctor.foreseen import Foreseen, Foresight, Why
+from erv.doctor.pools_ahead import PoolAhead, look_at
 from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
@@ -30,6 +31,8 @@ from erv.pipeline import (
     restorable_from_remote,
     select,
 )
+from erv.remote.commit import CommitError, changes_to_carry, commit_of
+from erv.remote.placement import places
 from erv.settings import Settings
 from erv.stack.reach import unreachable
 from erv.tracking.durations import Took, last_times
@@ -53,9 +56,10 @@ def foresee(
         only: the single stage to run; without targets.
 
     Raises:
-        PipelineError: DVC can't compare the workspace, or a target is no stage.
+        PipelineError: DVC can't compare the workspace, or a target or what is placed is no stage.
     """
     everything = read_stages(environment.workspace)
+    elsewhere = places(everything, settings.machine.placement)
     if only is not None:
         targets = (one_stage(everything, only).name,)
     stages = select(everything, targets)
@@ -74,15 +78,20 @@ def foresee(
         refusal = _refusal(stages[0], needed, found)
     working = [stage.name for stage in stages if found[stage.name].works]
     times, trouble = _times(environment, working, settings.runtime.device)
-    items = tuple(_timed(found[stage.name], times) for stage in stages)
+    items = tuple(_placed(_timed(found[stage.name], times), elsewhere) for stage in stages)
+    sent = {item.pool: tuple(one.name for one in items if one.pool == item.pool) for item in items}
+    sent.pop("", None)
+    states = look_at(environment, sent)
+    held = _held_back(environment, carry=settings.machine.carry_changes) if sent else ""
     return Foresight(
         stages=items,
         seconds=sum(item.seconds or 0.0 for item in items),
         longest_chain=_longest_chain(stages, items),
         unknown=tuple(item.name for item in items if item.works and item.seconds is None),
         price_per_hour=settings.machine.price_per_hour,
-        notes=tuple(filter(None, [refusal, known.trouble, trouble])),
+        notes=tuple(filter(None, [refusal, held, known.trouble, trouble])),
         fetches=environment.has_storage,
+        pools=tuple(PoolAhead(name, names, states[name]) for name, names in sent.items()),
     )
 
 
@@ -132,6 +141,21 @@ def _refusal(stage: PipelineStage, needed: Sequence[PipelineStage], found: Mappi
 def _timed(item: Foreseen, times: Mapping[str, Took]) -> Foreseen:
     took = times.get(item.name)
     return item if took is None else replace(item, seconds=took.seconds, elsewhere=took.elsewhere)
+
+
+def _placed(item: Foreseen, elsewhere: Mapping[str, str]) -> Foreseen:
+    """With the pool that it would be sent to; a result that DVC has is fetched, wherever it was made."""
+    return replace(item, pool=elsewhere.get(item.name, "")) if item.works else item
+
+
+def _held_back(environment: Environment, *, carry: bool) -> str:
+    """Why the commit would not be sent; empty if it would."""
+    try:
+        commit_of(environment.workspace)
+        changes_to_carry(environment.workspace, carry=carry)
+    except CommitError as error:
+        return f"the run would be refused: {error}"
+    return ""
 
 
 @dataclass

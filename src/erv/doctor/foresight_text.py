@@ -33,6 +33,7 @@ def lines(found: Foresight) -> Iterator[str]:
     stages = "1 stage" if len(found.stages) == 1 else f"{len(found.stages)} stages"
     yield from _wrapped(f"{stages}: {'; '.join(said)}")
     yield from _fetched(found)
+    yield from _sent(found)
     if any(item.works for item in found.stages):
         yield from _wrapped(_time(found))
         if found.price is not None:
@@ -52,7 +53,8 @@ def duration(seconds: float) -> str:
 def _stage(item: Foreseen) -> Iterator[str]:
     took = "time unknown" if item.seconds is None else f"took {duration(item.seconds)} last time"
     took += f", {item.elsewhere}" if item.elsewhere else ""
-    yield from _wrapped(f"{item.name}: {item.state}" + (f", {took}" if item.works else ""))
+    where = f" in work pool {item.pool}" if item.pool else ""
+    yield from _wrapped(f"{item.name}: {item.state}{where}" + (f", {took}" if item.works else ""))
     follows = [why.name for why in item.why if why.what == "follows"]
     for why in item.why:
         if why.what != "follows":
@@ -110,6 +112,14 @@ def _fetched(found: Foresight) -> Iterator[str]:
         yield from _wrapped(f"{first}; `erv run` does so by itself", "  ")
     else:
         yield from _wrapped(f"{first}; `erv run` can't, as this shell names no object store", "  ")
+
+
+def _sent(found: Foresight) -> Iterator[str]:
+    for pool in found.pools:
+        remedy = f"; {pool.remedy}" if pool.remedy else ""
+        yield from _wrapped(
+            f"in work pool {pool.name}: {', '.join(pool.stages)}; {pool.detail}{remedy}", "  "
+        )
 
 
 def _without(found: Foresight) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from erv.doctor import fit
@@ -18,6 +18,7 @@ from erv.files import read_document
 from erv.labels import label_space_faults
 from erv.libraries import require_locked
 from erv.pipeline import PipelineError, PipelineStage
+from erv.remote.placement import with_placement
 from erv.settings import Settings, load_settings
 from erv.settings.across import written_by_vllm
 from erv.stack.dvc_remote import remote_without_keys
@@ -29,17 +30,24 @@ NEEDED_BYTES = 1_000_000_000
 logger = logging.getLogger(__name__)
 
 
-def check(environment: Environment, stages: Sequence[PipelineStage]) -> Settings:
+def check(
+    environment: Environment, stages: Sequence[PipelineStage], placement: Mapping[str, str] | None = None
+) -> Settings:
     """Checks everything that the stages will need.
 
+    Args:
+        environment: of the workspace.
+        stages: those that will run.
+        placement: what the run was given, which counts before `machine.placement`.
+
     Returns:
-        The settings.
+        The settings, with that placement.
 
     Raises:
         SettingsError: `params.yaml` has faults.
         PipelineError: something else is missing; the message lists everything.
     """
-    settings = load_settings(environment.workspace / "params.yaml")
+    settings = with_placement(load_settings(environment.workspace / "params.yaml"), placement or {})
     here = [stage for stage in stages if settings.machine.pool_of(stage.name) is None]
     faults = [
         *_unplaced(settings, stages),

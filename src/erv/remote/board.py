@@ -96,7 +96,10 @@ class Board:
 
     def write_log(self, attempt: int, piece: int, text: str) -> None:
         """Keeps a piece of the stage's output; pieces are numbered from 1."""
-        self.store.write(text.encode(), f"{self.attempt_uri(attempt)}/log/{piece:06d}.txt")
+        # Names of files, in a message, need not be text.
+        self.store.write(
+            text.encode(errors="backslashreplace"), f"{self.attempt_uri(attempt)}/log/{piece:06d}.txt"
+        )
 
     def read_log(self, attempt: int, piece: int) -> str | None:
         """A piece of the stage's output; None if it was removed."""
@@ -166,4 +169,4 @@ Open = Callable[[str, str], Board]  # from a bucket and a key
 
 
 def _bytes(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+    return json.dumps(content).encode()  # in ASCII: names of files, in a message, need not be text

@@ -1,7 +1,8 @@
 """The worker's copy of a commit, in which one attempt at one stage runs.
 
 A worker keeps one bare repository and one DVC cache in its home, and makes a checkout per attempt, so that
-attempts can't see each other's files. The checkout is removed when the attempt ends.
+attempts can't see each other's files. The checkout is removed when the attempt ends. Several workers may
+share a home: a lock that an attempt holds, and that the system frees if it is killed, says which ones live.
 """
 
 from __future__ import annotations
@@ -11,16 +12,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from erv.environment import Environment
 from erv.files import remove, write_text
-from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_id
+from erv.pipeline import StageCancelledError
+from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_bytes, patch_id
 from erv.remote.request import Request
 from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.storage.store import Store
 
 _REPOSITORY, _CACHE, _CHECKOUTS, _SOURCES = "repository.git", "cache", "checkouts", "sources"
+_RUNNING = "running"
 
 
 class Home:
@@ -43,6 +46,52 @@ class Home:
         """The folder of the checkouts."""
         return self.folder / _CHECKOUTS
 
+    @property
+    def sources(self) -> Path:
+        """What was fetched of sources, by content."""
+        return self.folder / _SOURCES
+
+    @property
+    def repository(self) -> Path:
+        """The git repository of all commits that were fetched."""
+        return self.folder / _REPOSITORY
+
+    def alone(self) -> FileLock:
+        """While it is held, no attempt begins, and none ends."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "repository.lock")
+
+    def running(self) -> list[str]:
+        """The attempts that live, by the names of their checkouts; hold `alone`."""
+        return [path.stem for path in sorted((self.folder / _RUNNING).glob("*.lock")) if _is_held(path)]
+
+    def sweep(self) -> None:
+        """Removes the checkouts of attempts that were killed; hold `alone`.
+
+        Those stay that MLflow could not be told all about.
+        """
+        for path in (self.folder / _RUNNING).glob("*.lock"):
+            if not _is_held(path):
+                if not _undelivered(folder := self.checkouts / path.stem):
+                    remove(folder)
+                path.unlink(missing_ok=True)
+
+    def _begin(self, name: str) -> FileLock:
+        """Marks an attempt as living, as long as the lock is held.
+
+        Raises:
+            StageCancelledError: it runs here already.
+        """
+        with self.alone():
+            (self.folder / _RUNNING).mkdir(exist_ok=True)
+            lock = FileLock(self.folder / _RUNNING / f"{name}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise StageCancelledError(f"it runs in {self.folder} already") from None
+            self.sweep()
+        return lock
+
     def fetch(self, store: Store, bucket: str, commit: str) -> Path:
         """Makes sure that the home's repository has a commit.
 
@@ -53,9 +102,8 @@ class Home:
             CommitError: the bundle is damaged.
             StorageError: it can't be fetched.
         """
-        repository = self.folder / _REPOSITORY
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "repository.lock"):
+        repository = self.repository
+        with self.alone():
             if not (repository / "HEAD").is_file():
                 remove(repository)
                 git(self.folder, "init", "--quiet", "--bare", str(repository))
@@ -83,9 +131,10 @@ class Home:
             name: of the folder.
         """
         folder = self.checkouts / name
-        remove(folder)
-        self.checkouts.mkdir(parents=True, exist_ok=True)
+        lives = self._begin(name)
         try:
+            remove(folder)
+            self.checkouts.mkdir(exist_ok=True)
             repository = self.fetch(store, request.bucket, request.commit)
             git(self.folder, "clone", "--quiet", "--shared", "--no-checkout", str(repository), str(folder))
             git(folder, "checkout", "--quiet", "--detach", request.commit)
@@ -96,19 +145,25 @@ class Home:
             self._set_up(environment, folder)
             yield folder
         finally:
-            if not _undelivered(folder):
-                remove(folder)
+            with self.alone():
+                lives.release()
+                (self.folder / _RUNNING / f"{name}.lock").unlink(missing_ok=True)
+                if not _undelivered(folder):
+                    remove(folder)
 
     def leftovers(self) -> list[Path]:
         """The checkouts of attempts that have ended without telling MLflow all."""
-        return [path for path in sorted(self.checkouts.glob("*")) if _undelivered(path)]
+        with self.alone():
+            living = self.running()
+        found = sorted(self.checkouts.glob("*"))
+        return [path for path in found if path.name not in living and _undelivered(path)]
 
     def _set_up(self, environment: Environment, folder: Path) -> None:
         import dataclasses
 
         state = folder / ".erv"
         state.mkdir(mode=0o700, exist_ok=True)
-        sources = self.folder / _SOURCES
+        sources = self.sources
         sources.mkdir(exist_ok=True)
         if not (state / _SOURCES).exists():  # a cache by content, which all may share
             (state / _SOURCES).symlink_to(sources)
@@ -120,8 +175,7 @@ def _apply(folder: Path, request: Request) -> None:
     assert request.patch is not None
     if patch_id(request.patch) != request.patch_id:
         raise CommitError("the patch of the request isn't what its hash says; run again")
-    given = request.patch.encode("utf-8", "surrogateescape")
-    git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=given)
+    git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=patch_bytes(request.patch))
 
 
 def _has(repository: Path, commit: str) -> bool:
@@ -134,3 +188,14 @@ def _has(repository: Path, commit: str) -> bool:
 
 def _undelivered(folder: Path) -> bool:
     return any((folder / ".erv" / "spool").glob("*/run.json"))
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process holds the lock; the system frees that of one that was killed."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False

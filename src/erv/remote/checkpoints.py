@@ -19,10 +19,12 @@ from erv.checkpoints import PREFIX, RECORD, ROOT, is_complete
 from erv.errors import ErvError
 from erv.files import sha256_of_file
 from erv.remote.board import Board
+from erv.storage.errors import ObjectError
 
 logger = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 5.0
+_READINGS = 3
 _RECORDED = re.compile(rf"(?P<attempt>\d{{4}})/checkpoints/(?P<folder>.+)/{PREFIX}(?P<step>\d+)/{RECORD}")
 
 
@@ -48,11 +50,22 @@ def stored_checkpoints(board: Board) -> list[Stored]:
 def fetch_checkpoints(board: Board, workspace: Path) -> int | None:
     """Brings the checkpoints of the attempt that got furthest into a checkout.
 
-    The stage checks their content itself, and takes none that is damaged or of other libraries.
+    The stage checks their content itself, and takes none that is damaged or of other libraries. The worker of
+    an attempt that only seems lost may replace its checkpoints while they are read: then they are read anew.
 
     Returns:
         The step of the furthest; None if there are none.
+
+    Raises:
+        StorageError: the store can't be asked, or checkpoints vanish again and again.
     """
+    from funcy import retry
+
+    step: int | None = retry(_READINGS, errors=ObjectError)(_fetch)(board, workspace)
+    return step
+
+
+def _fetch(board: Board, workspace: Path) -> int | None:
     stored = stored_checkpoints(board)
     if not stored:
         return None

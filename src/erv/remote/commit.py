@@ -6,6 +6,7 @@ are in no commit are refused, or carried as a patch whose hash says which.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -13,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from erv.errors import DataError
-from erv.files import sha256_of_text
 from erv.remote.board import PREFIX
 from erv.storage.store import Store
 from erv.tracking.origin import uncommitted
@@ -21,7 +21,18 @@ from erv.tracking.origin import uncommitted
 # They travel with the request: a run may write the one, and set the other.
 SENT_APART = ("dvc.lock", "params.yaml")
 REF = "refs/erv/sent"
+# What a user may have set otherwise, and what a patch, or the files of a commit, would then look like.
+_PLAIN = {
+    "core.hooksPath": "/dev/null",
+    "core.autocrlf": "false",
+    "color.ui": "false",
+    "diff.noprefix": "false",
+    "diff.mnemonicPrefix": "false",
+}
 _SHOWN = 5
+_PATCH = "latin-1"  # a patch has the bytes of the files, in whatever encoding; this one keeps all of them
+# A commit that was sent longer ago is sent again: none is to be removed as old that somebody just asked for.
+FRESH_SECONDS = 86_400.0
 
 
 class CommitError(DataError):
@@ -76,24 +87,31 @@ def changes_to_carry(workspace: Path, *, carry: bool) -> str | None:
         if gone:
             quiet = ("rm", "-r", "--cached", "--quiet", "--ignore-unmatch", "--")
             git(workspace, "--literal-pathspecs", *quiet, *gone, variables=variables)
-        patch = git(workspace, "diff", "--cached", "--binary", "--full-index", "HEAD", variables=variables)
-    return patch.decode("utf-8", "surrogateescape") if patch else None
+        plain = ("--binary", "--full-index", "--no-ext-diff", "--no-textconv")
+        patch = git(workspace, "diff", "--cached", *plain, "HEAD", variables=variables)
+    return patch.decode(_PATCH) if patch else None
+
+
+def patch_bytes(patch: str) -> bytes:
+    """The patch as git writes and reads it."""
+    return patch.encode(_PATCH)
 
 
 def patch_id(patch: str) -> str:
-    """The hash by which a patch is recorded."""
-    return sha256_of_text(patch)
+    """The hash by which a patch is recorded: of its bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(patch_bytes(patch)).hexdigest()
 
 
 def send_commit(store: Store, bucket: str, workspace: Path, commit: str) -> None:
-    """Stores a commit with its history as a git bundle, unless it is there.
+    """Stores a commit with its history as a git bundle, unless it has been there for less than a day.
 
     Raises:
         CommitError: git can't make the bundle.
         StorageError: it can't be stored.
     """
     uri = bundle_uri(bucket, commit)
-    if store.exists(uri):
+    age = store.age(uri)
+    if age is not None and age < FRESH_SECONDS:
         return
     with tempfile.TemporaryDirectory() as folder:
         # A bundle needs a name to offer. It gets one in a repository that borrows our objects.
@@ -122,7 +140,7 @@ def git(
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         result = subprocess.run(
-            ["git", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *arguments],
+            ["git", *_settings(), "-C", str(folder), *arguments],
             input=given,
             capture_output=True,
             check=False,
@@ -134,3 +152,7 @@ def git(
         said = " ".join(result.stderr.decode(errors="replace").split())
         raise CommitError(f"{folder}: `git {arguments[0]}` failed: {said[-300:]}")
     return result.stdout
+
+
+def _settings() -> list[str]:
+    return [word for name, value in _PLAIN.items() for word in ("-c", f"{name}={value}")]

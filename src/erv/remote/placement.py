@@ -1,11 +1,54 @@
-"""Which stages run elsewhere: `machine.placement`, against the stages of `dvc.yaml`; what they need there."""
+"""Which stages run elsewhere: `machine.placement` and what a run was given beside it, against the stages of
+`dvc.yaml`; what they need there.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
 
+from pydantic import TypeAdapter, ValidationError
+
+from erv.errors import SettingsError
 from erv.pipeline import PipelineStage, TargetError, select
+from erv.settings import Settings
+from erv.settings.machine import PoolName
+
+_POOL: TypeAdapter[str] = TypeAdapter(PoolName)
+
+
+def read_placement(texts: Sequence[str]) -> dict[str, str]:
+    """What a run was given: `grpo=gpu` sends a step or stage to a work pool.
+
+    Raises:
+        SettingsError: a text isn't of that form, or a name is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, _, pool = text.partition("=")
+        try:
+            _POOL.validate_python(pool)
+        except ValidationError:
+            name = ""
+        if not name:
+            raise SettingsError(f"placement {text!r}: expected STAGE=POOL, such as grpo=gpu")
+        if name in found:
+            raise SettingsError(f"placement: {name} is given twice; name one work pool for it")
+        found[name] = pool
+    return found
+
+
+def with_placement(settings: Settings, given: Mapping[str, str]) -> Settings:
+    """The settings, with what a run was given before `machine.placement`.
+
+    Args:
+        settings: of `params.yaml`.
+        given: from `read_placement`; a step counts for all its stages, whatever the file says of them.
+    """
+    own = settings.machine.placement
+    kept = {name: pool for name, pool in own.items() if name.partition("@")[0] not in given}
+    machine = settings.machine.model_copy(update={"placement": {**kept, **given}})
+    return settings.model_copy(update={"machine": machine})
 
 
 def places(stages: Sequence[PipelineStage], placement: Mapping[str, str]) -> dict[str, str]:
@@ -22,7 +65,7 @@ def places(stages: Sequence[PipelineStage], placement: Mapping[str, str]) -> dic
     if unknown := sorted(set(placement) - known):
         names = ", ".join(dict.fromkeys(stage.group for stage in stages))
         raise TargetError(
-            f"machine.placement names {', '.join(unknown)}, which is no stage of dvc.yaml; expected some of"
+            f"placement names {', '.join(unknown)}, which is no stage of dvc.yaml; expected some of"
             f" {names}, or one stage such as {stages[-1].name}"
         )
     found = {stage.name: placement.get(stage.name, placement.get(stage.group)) for stage in stages}

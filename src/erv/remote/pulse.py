@@ -119,6 +119,8 @@ class Beating:
                 self._beat(ended=False)
             except ErvError as error:  # the store may be away for a moment
                 logger.debug("no pulse now: %s", error)
+            except Exception:  # without a pulse, the stage would be taken for dead
+                logger.exception("no pulse now; please report this")
 
     def _beat(self, *, ended: bool) -> None:
         with self._guard:

@@ -24,11 +24,13 @@ from erv.pipeline import PipelineError, StageCancelledError, StageResult
 from erv.remote.board import Board
 from erv.remote.checkout import Home
 from erv.remote.checkpoints import Keeping, fetch_checkpoints
-from erv.remote.key import inputs_of_entry
+from erv.remote.key import inputs_of_entry, present_inputs
+from erv.remote.old_files import keep_days, remove_old_once_a_day
 from erv.remote.pulse import Beating
 from erv.remote.request import Request, RequestError, read_request
 from erv.stack.outages import through_outages, wait_for
 from erv.tracking import lock_entries, records
+from erv.tracking.opening import PLACED_VARIABLE
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +122,7 @@ class _Job:
             self.environment, dvc_bucket=request.bucket, mlflow_experiment=request.experiment
         )
         _deliver_leftovers(environment, self.home)
+        _remove_old(self.home, tell)
         tell(f"fetching commit {request.commit[:12]} of {request.asked_by}, and what {request.stage} reads")
         name = f"{self.board.key}-{self.attempt}"
         with self.home.checkout(self.board.store, environment, request, name) as folder:
@@ -148,10 +151,16 @@ class _Job:
                     workspace=here.workspace,
                 ),
             )
+        self._compare(here)
         step = self._reach(here, lambda: fetch_checkpoints(self.board, here.workspace))
         if step is not None:
             self.tell(f"goes on from a checkpoint of an earlier attempt, step {step}")
         self.beating.check()
+
+    def _compare(self, here: Environment) -> None:
+        """Whether the stage reads here what it reads there: before hours of work, not after them."""
+        if present_inputs(self.request.stage, here.workspace) != self.request.inputs:
+            raise _other_inputs(self.request)
 
     def _repro(self, here: Environment, variables: Mapping[str, str]) -> StageResult:
         return self._reach(
@@ -204,7 +213,7 @@ def _variables(here: Environment, request: Request, pool: str) -> dict[str, str]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     variables = child_environment(here, inherited) | here.variables() | dict(request.variables)
     variables["PYTHONPATH"] = os.pathsep.join([str(here.workspace / "src"), str(here.workspace)])
-    variables["ERV_PLACED_IN"] = pool
+    variables[PLACED_VARIABLE] = pool
     if request.patch_id:
         variables["ERV_PATCH"] = request.patch_id
     return variables
@@ -217,11 +226,15 @@ def _entry(folder: Path, request: Request) -> dict[str, Any]:
     stages = load_yaml(str(folder / "dvc.lock")).get("stages", {})
     entry: dict[str, Any] = json.loads(json.dumps(stages.get(request.stage, {}), default=str))
     if not entry or inputs_of_entry(entry) != request.inputs:
-        raise RequestError(
-            f"{request.stage}: here it reads other inputs than {request.asked_by} has, so the result would"
-            " not count there; see that no file that it reads is ignored by git or changed while it was sent"
-        )
+        raise _other_inputs(request)
     return entry
+
+
+def _other_inputs(request: Request) -> RequestError:
+    return RequestError(
+        f"{request.stage}: here it reads other inputs than {request.asked_by} has, so the result would not"
+        " count there; see that no file that it reads is ignored by git or changed while it was sent"
+    )
 
 
 def _track(here: Environment, name: str, stopped: Callable[[], bool]) -> None:
@@ -245,6 +258,17 @@ def _deliver_leftovers(environment: Environment, home: Home) -> None:
         lock_entries.reconcile(here, {}, [])
         if folder not in home.leftovers():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_old(home: Home, tell: Callable[[str], None]) -> None:
+    """Removes what has lain in the home for too long; a fault there keeps no stage from running."""
+    try:
+        freed = remove_old_once_a_day(home, keep_days())
+    except (ErvError, OSError) as error:
+        tell(f"WARNING: old files of {home.folder} stay: {error}")
+        return
+    if freed.files or freed.commits:
+        tell(f"removed {freed.size / 1e6:,.1f} MB from {home.folder} that was fetched long ago")
 
 
 def _finish(

@@ -26,7 +26,8 @@ from erv.stack.reach import require
 from erv.stack.takeover import takeovers, tell
 from erv.tracking.origin import who
 
-TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
+# The deployments of the train flow in `prefect.yaml`.
+TRAIN = ("train/local", "train/distributed")
 RETRAIN = "retrain/scheduled"  # the one that looks for new data
 NIGHTLY = {"schedule": {"cron": "0 3 * * *", "timezone": "UTC"}, "active": False, "slug": "nightly"}
 
@@ -52,6 +53,7 @@ def run_flow(
     only: str | None = None,
     profile: str | None = None,
     overrides: Sequence[str] = (),
+    placement: Sequence[str] = (),
     require_gates: bool = False,
     require_lineage: bool = False,
 ) -> NoReturn:
@@ -76,6 +78,7 @@ def run_flow(
     sys.stderr.write("starting the train flow\n")  # Prefect takes seconds to import, on a busy machine many
     flags += [*(["--only", only] if only else []), "--workers", str(workers)]
     flags += [*(["--profile", profile] if profile else []), *(f"--set={one}" for one in overrides)]
+    flags += [f"--placement={one}" for one in placement]
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
@@ -173,7 +176,7 @@ def _choices(environment: Environment, workers: int | None) -> Iterator[list[str
         yield ["--all"]
         return
     for name in deployments.declared(environment.workspace):
-        parameters = ["--param", f"workers={workers}"] if name in (TRAIN, RETRAIN) else []
+        parameters = ["--param", f"workers={workers}"] if name in (*TRAIN, RETRAIN) else []
         yield ["--name", name, *parameters]
 
 

@@ -13,7 +13,8 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class ObjectInfo:
         size: in bytes.
         version_id: None where versioning is off.
         etag: changes with the content; quoted, as S3 returns it.
+        modified: when it was stored, by the server's clock; `Store.now` is by the same.
     """
 
     uri: str
@@ -47,6 +49,7 @@ class ObjectInfo:
     size: int
     version_id: str | None
     etag: str | None = None
+    modified: datetime | None = field(default=None, compare=False)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -126,8 +129,6 @@ class Store:
         return retried(self._aged, uri)
 
     def _aged(self, uri: str) -> tuple[bytes, str, float] | None:
-        from email.utils import parsedate_to_datetime
-
         from botocore.exceptions import ClientError
 
         bucket, key = split_uri(uri)
@@ -138,9 +139,28 @@ class Store:
                 if error_code(error) in MISSING:
                     return None
                 raise
-            now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
-            age = (now - answer["LastModified"]).total_seconds()
+            age = (_date(answer) - answer["LastModified"]).total_seconds()
             return answer["Body"].read(), answer["ETag"], age
+
+    def now(self, bucket: str) -> datetime:
+        """The time by the server's clock, which is that of `ObjectInfo.modified`."""
+        with self._explained(f"s3://{bucket}"):
+            return _date(self._client.head_bucket(Bucket=bucket))
+
+    def age(self, uri: str) -> float | None:
+        """The age of an object in seconds, by the server's clock; None if there is none."""
+        from botocore.exceptions import ClientError
+
+        bucket, key = split_uri(uri)
+        with self._explained(uri):
+            try:
+                answer = self._client.head_object(Bucket=bucket, Key=key)
+            except ClientError as error:
+                if error_code(error) in MISSING:
+                    return None
+                raise
+            age: float = (_date(answer) - answer["LastModified"]).total_seconds()
+            return age
 
     def upload(self, path: str | Path, uri: str) -> None:
         """Stores a file as the object `uri`, in parts when it is large."""
@@ -279,7 +299,14 @@ class Store:
     def _list_plain(self, bucket: str, prefix: str) -> builtins.list[ObjectInfo]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [
-            ObjectInfo(f"s3://{bucket}/{item['Key']}", item["Key"], item["Size"], None, item["ETag"])
+            ObjectInfo(
+                f"s3://{bucket}/{item['Key']}",
+                item["Key"],
+                item["Size"],
+                None,
+                item["ETag"],
+                item["LastModified"],
+            )
             for page in pages
             for item in page.get("Contents", [])
         ]
@@ -293,6 +320,7 @@ class Store:
                 item["Size"],
                 _known(item["VersionId"]),
                 item["ETag"],
+                item["LastModified"],
             )
             for page in pages
             for item in page.get("Versions", [])
@@ -347,6 +375,13 @@ class Store:
 
     def _explained(self, uri: str, version_id: str | None = None) -> AbstractContextManager[None]:
         return explained(uri, self._endpoint, version_id, self._workspace)
+
+
+def _date(answer: Any) -> datetime:
+    """The server's time of an answer."""
+    from email.utils import parsedate_to_datetime
+
+    return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
 
 
 def open_store(environment: Environment, patient: bool = True) -> Store:

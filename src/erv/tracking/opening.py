@@ -26,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 PARENT_VARIABLE = "ERV_PARENT_RUN_ID"
 # Of a stage that runs on a worker: its work pool, and the hash of the uncommitted changes that came along.
-_PLACED = {"ERV_PLACED_IN": "erv.placed_in", "ERV_PATCH": "erv.patch"}
+PLACED_VARIABLE = "ERV_PLACED_IN"
+# Of a stage that the flow sends to that pool: here its result may be restored, but not made.
+SENT_VARIABLE = "ERV_SENT_TO"
+_PLACED = {PLACED_VARIABLE: "erv.placed_in", "ERV_PATCH": "erv.patch"}
 FLOW_VARIABLES = ("ERV_FLOW_RUN_ID", "PREFECT__FLOW_RUN_ID")
 
 

@@ -82,7 +82,8 @@ def git(workspace: Path, *arguments: str) -> str | None:
         result = subprocess.run(
             ["git", "-C", str(workspace), *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # names of files need not be text
             timeout=20,
             check=False,
         )
@@ -107,18 +108,19 @@ def uncommitted(workspace: Path) -> list[str] | None:
     """The files and new folders in which the tree differs from its commit, as `origin_tags` says.
 
     Returns:
-        Their paths as git names them, of renamed ones both; None if git can't say.
+        Their paths as they are, of renamed ones both; None if git can't say.
     """
-    changes = git(workspace, "status", "--porcelain", "--untracked-files=normal")
+    # NUL after each, without quotes: a name may have spaces and letters that git would write as numbers.
+    changes = git(workspace, "status", "--porcelain", "-z", "--no-renames", "--untracked-files=normal")
     if changes is None:
         return None
     read = _read_by_stages(workspace)
-    return [line[3:].strip('"') for line in changes.splitlines() if _counts(line, read)]
+    return [line[3:] for line in changes.split("\0") if line and _counts(line, read)]
 
 
 def _counts(line: str, read: set[str]) -> bool:
     """Whether a line of `git status` names a change that can decide results."""
-    path = line[3:].strip('"')
+    path = line[3:]
     if line.startswith("??"):  # DVC names its outputs in files `.gitignore`
         return path.partition("/")[0] in read and not path.endswith("/.gitignore")
     return path not in _WRITTEN_BY_RUNS

@@ -314,6 +314,27 @@ def test_what_is_wrong_is_said(workspace: Path) -> None:
     assert CliRunner().invoke(command, ["--json"]).exit_code == 2
 
 
+def test_what_would_be_sent_elsewhere_is_said(workspace: Path) -> None:
+    """Results that DVC has are not sent; what the run would refuse is said now."""
+    edit("params.yaml", "beta: 0.02 ", "beta: 0.03 ")
+    git(workspace, "commit", "-qam", "beta")
+    placed = ("--placement", "join=gpu", "--placement", "make=gpu")
+    found = foreseen(*placed)
+    assert {name: stage["pool"] for name, stage in found.items()} == {
+        **dict.fromkeys(("make@a", "make@b", "last", "alone"), ""),
+        "join": "gpu",
+    }
+    text = dry(*placed).output
+    assert "join: runs in work pool gpu, time unknown\n" in text
+    assert "  in work pool gpu: join; Prefect can't be asked whether a worker serves it\n" in text
+    assert "refused" not in text
+    assert "pool" not in dry().output
+    edit("stages/join.py", "1", "2")
+    text = " ".join(dry(*placed).output.split())
+    assert "the run would be refused: uncommitted changes in stages/join.py: a worker runs a commit" in text
+    assert "placement names jion, which is no stage" in str(dry("--placement", "jion=gpu").exception)
+
+
 def seen(price: float | None, *seconds: float | None) -> Foresight:
     stages = tuple(
         Foreseen(f"grpo@{number}", "runs", (Why("command"),), value) for number, value in enumerate(seconds)

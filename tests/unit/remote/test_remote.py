@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from erv.pipeline import PipelineStage, TargetError, read_stages
-from erv.remote.commit import CommitError, changes_to_carry, commit_of, git, patch_id
+from erv.remote.commit import CommitError, changes_to_carry, commit_of, git, patch_bytes, patch_id
 from erv.remote.key import inputs_of_entry, stage_key
 from erv.remote.placement import places, read_from
 from erv.remote.pulse import DEAD_SECONDS, Watched
@@ -61,7 +62,7 @@ def test_a_stage_counts_before_its_step() -> None:
     assert places(STAGES, {}) == {}
     assert places(STAGES, {"grpo": "gpu"}) == {"grpo@erv": "gpu", "grpo@r1": "gpu"}
     assert places(STAGES, {"grpo": "gpu", "grpo@r1": "cpu"}) == {"grpo@erv": "gpu", "grpo@r1": "cpu"}
-    with pytest.raises(TargetError, match=r"machine\.placement names gpro, .* expected some of sft, grpo"):
+    with pytest.raises(TargetError, match=r"placement names gpro, .* expected some of sft, grpo"):
         places(STAGES, {"gpro": "gpu"})
 
 
@@ -123,12 +124,40 @@ def test_uncommitted_changes_are_refused_or_carried(repository: Path, tmp_path_f
     assert (repository / ".git/index").read_bytes() == index, "what the user has staged stays as it is"
     other = tmp_path_factory.mktemp("other") / "clone"
     git(repository, "clone", "-q", str(repository), str(other))
-    git(other, "apply", "--binary", "-", given=patch.encode("utf-8", "surrogateescape"))
+    git(other, "apply", "--binary", "-", given=patch_bytes(patch))
     assert (other / "src/a.py").read_text() == "x = 2\n"
     assert (other / "src/new.py").read_bytes() == bytes(range(256))
     assert not (other / "src/b.py").exists()
     assert (other / "params.yaml").read_text() == "seed: 1\n"
     assert patch_id(patch) == patch_id(str(changes_to_carry(repository, carry=True)))
+
+
+def test_names_and_settings_of_a_user_change_no_patch(
+    repository: Path, tmp_path_factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renamed file, or one with a letter that git writes as a number, was left out without a word.
+
+    A text that isn't UTF-8 ended the run in a stack trace.
+    """
+    home = tmp_path_factory.mktemp("home")
+    (home / ".gitconfig").write_text(
+        "[diff]\n  noprefix = true\n  external = /bin/false\n[color]\n  ui = always\n"
+        "[core]\n  autocrlf = true\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
+    subprocess.run(["git", "-C", repository, "mv", "src/b.py", "src/größe 2.py"], check=True)
+    (repository / "src/a.py").write_bytes("x = 'größer'\n".encode("latin-1"))
+    with pytest.raises(CommitError, match=r"in src/a.py, src/b.py, src/größe 2\.py: a worker"):
+        changes_to_carry(repository, carry=False)
+    no_text = os.fsdecode(b"gr\xf6sse.py")
+    (repository / "src" / no_text).write_text("x = 5\n")
+    patch = changes_to_carry(repository, carry=True)
+    assert patch is not None
+    other = tmp_path_factory.mktemp("other") / "clone"
+    git(repository, "clone", "-q", str(repository), str(other))
+    git(other, "apply", "--binary", "-", given=patch_bytes(patch))
+    assert sorted(path.name for path in (other / "src").iterdir()) == sorted(["a.py", no_text, "größe 2.py"])
+    assert (other / "src/a.py").read_bytes() == (repository / "src/a.py").read_bytes()
 
 
 def test_a_shallow_clone_is_refused(repository: Path, tmp_path_factory) -> None:

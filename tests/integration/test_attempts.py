@@ -1,0 +1,202 @@
+"""Attempts at a placed stage as the coordinator has them, on a real board and Prefect, without any worker."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from erv.environment import Environment, child_environment
+from erv.errors import StorageError
+from erv.pipeline import StageFailedError
+from erv.remote.board import Board
+from erv.remote.request import Request
+from erv.settings import load_settings
+from erv.stack import flow_runs
+from erv.storage.store import open_store
+from flows import placed, queued
+from flows.attempt import Attempt, Waiting
+from flows.placed import Placed
+from flows.queued import Queued
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def pools(stack: Environment) -> None:
+    variables = child_environment(stack)
+    command = [sys.executable, "-m", "flows.shared_pools", "one", "two"]
+    subprocess.run(command, cwd=ROOT, env=variables, check=True, capture_output=True)
+
+
+@pytest.fixture
+def board(stack: Environment, request: pytest.FixtureRequest) -> Board:
+    return Board(open_store(stack), stack.dvc_bucket, request.node.name)
+
+
+def wanted(stack: Environment) -> Request:
+    return Request(
+        stage="tune",
+        upstream=(),
+        commit="0" * 40,
+        inputs="1",
+        files={},
+        bucket=stack.dvc_bucket,
+        experiment="erv",
+        asked_by="t",
+    )
+
+
+def silent(_line: str) -> None:
+    pass
+
+
+def begun(board: Board, attempt: int = 1) -> str:
+    return str(board.begin(attempt, {})["nonce"])
+
+
+def test_a_board_that_was_removed_begins_anew(stack: Environment, board: Board, pools: None) -> None:
+    """Prefect gave the run of that time, which had ended, so every attempt was lost at once."""
+
+    def run_of(nonce: str) -> str:
+        one = Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent)
+        assert one.step() is None
+        assert one._run is not None
+        return one._run.id
+
+    first = begun(board)
+    assert run_of(first) == run_of(first), "all who wait share it"
+    for info in board.store.list(board.uri):
+        board.store.delete(info.uri)
+    assert run_of(begun(board)) != run_of(first)
+
+
+def test_who_joins_watches_the_pool_that_was_asked(stack: Environment, board: Board, pools: None) -> None:
+    nonce, said = begun(board), []
+    Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent).step()
+    joined = Attempt(stack, board, wanted(stack), 1, nonce, "two", 1, said.append)
+    joined.step()
+    assert joined.pool == "one"
+    assert said[0] == "somebody else has asked work pool 'one' for it, in place of 'two'"
+
+
+def test_a_cancellation_reaches_a_worker_that_prefect_could_not_tell_of(
+    stack: Environment, board: Board
+) -> None:
+    away = dataclasses.replace(stack, prefect_api_url="http://127.0.0.1:9/api")
+    nonce = begun(board)
+    with Waiting(board) as waiting:
+        one = Attempt(away, board, wanted(stack), 1, nonce, "one", 1, silent)
+        one.cancel(waiting)
+    assert board.superseded(1) == "cancelled by who asked for it"
+
+
+@pytest.fixture
+def losing(board: Board) -> Any:
+    """Gives up each attempt as soon as it begins, up to a number; the one after that fails."""
+    stop = threading.Event()
+
+    def lose(until: int, progress: Callable[[int], None]) -> None:
+        attempt = 1
+        while attempt <= until and not stop.wait(0.05):
+            try:
+                board.request(attempt)
+            except StorageError:
+                continue
+            progress(attempt)
+            board.supersede(attempt, "its machine was taken away")
+            attempt += 1
+        while not stop.wait(0.05):
+            try:
+                board.request(attempt)
+            except StorageError:
+                continue
+            board.finish(attempt, {"failed": "the end"})
+            board.beat(attempt, {"count": 1, "worker": "w", "ended": True})
+            return
+
+    started: list[threading.Thread] = []
+
+    def start(until: int, progress: Callable[[int], None]) -> None:
+        started.append(threading.Thread(target=lose, args=(until, progress), daemon=True))
+        started[-1].start()
+
+    yield start
+    stop.set()
+    for thread in started:
+        thread.join(10)
+
+
+@pytest.fixture
+def coordinator(stack: Environment, pools: None, monkeypatch: pytest.MonkeyPatch) -> Placed:
+    monkeypatch.setattr(placed, "POLL_SECONDS", 0.1)
+    machine = load_settings(ROOT / "params.yaml").machine
+    return Placed(stack, machine, (), {"tune": "one"}, (), "flow", {}, lambda: False)
+
+
+def test_five_lost_attempts_fail_the_stage(
+    stack: Environment, board: Board, coordinator: Placed, losing: Any
+) -> None:
+    losing(9, lambda _attempt: None)
+    with (
+        Waiting(board) as waiting,
+        pytest.raises(StageFailedError, match="5 attempts in a row were lost, the last because its machine"),
+    ):
+        coordinator._result(board, wanted(stack), waiting, silent)
+
+
+def test_attempts_that_get_further_are_not_in_vain(
+    stack: Environment, board: Board, coordinator: Placed, losing: Any
+) -> None:
+    """Machines that are taken away every few hours: each attempt goes on where the one before was."""
+
+    def progress(attempt: int) -> None:
+        folder = f"{board.attempt_uri(attempt)}/checkpoints/tune/key/one/checkpoint-{attempt}"
+        board.store.write(b"{}", f"{folder}/complete.json")
+
+    losing(7, progress)
+    with Waiting(board) as waiting:
+        result, known = coordinator._result(board, wanted(stack), waiting, silent)
+    assert (result, known) == ({"failed": "the end"}, False)
+    assert board.newest() == 8
+
+
+def test_what_a_stage_waits_for_in_a_pool_that_is_served(
+    stack: Environment, board: Board, pools: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited without a word while other stages, or a pause, held the pool."""
+    monkeypatch.setattr(queued, "_FIRST_SECONDS", 0.0)
+    said: list[str] = []
+
+    def look() -> str:
+        Queued(stack, said.append).look("two")
+        return said[-1]
+
+    assert look().endswith("0 stages run there, and its workers have not taken this one yet")
+    nonce = begun(board)
+    one = Attempt(stack, board, wanted(stack), 1, nonce, "two", 1, silent)
+    one.step()
+    assert one._run is not None
+    flow_runs.set_state(stack, one._run.id, "RUNNING", "", force=True)
+    _prefect(stack, "set-concurrency-limit", "two", "1")
+    assert look() == "waits in work pool 'two': 1 stage runs there, and its limit is 1"
+    flow_runs.set_state(stack, one._run.id, "CANCELLED", "", force=True)
+    _prefect(stack, "pause", "two")
+    assert look() == "waits in work pool 'two': it is paused; `prefect work-pool resume two` has it go on"
+    _prefect(stack, "resume", "two")
+    several: list[str] = []
+    waiting = Queued(stack, several.append)
+    for _ in range(3):
+        waiting.look("two")
+    assert len(several) == 1
+
+
+def _prefect(stack: Environment, *words: str) -> None:
+    command = [sys.executable, "-m", "prefect", "work-pool", *words]
+    subprocess.run(command, env=child_environment(stack), check=True, capture_output=True)
