@@ -28,6 +28,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",
+    "figures": "figures",
     "study": "study",
     "explain": "explain",
     "predict": "predict",
