@@ -30,12 +30,23 @@ def shared(results: Sequence[Result]) -> dict[str, str]:
 
     Of a published result, only what it states counts.
     """
-    return {key: said[0] for key in _keys(results) if len(said := _said(results, key)) == 1}
+    found = {key: said[0] for key in _keys(results) if len(said := _said(results, key)) == 1}
+    return {key: text for key, text in found.items() if not text.startswith(UNKNOWN)}
+
+
+def unknown(results: Sequence[Result]) -> list[str]:
+    """The keys of which none of them knows what it was."""
+    return [
+        key
+        for key in _keys(results)
+        if (said := _said(results, key)) and all(text.startswith(UNKNOWN) for text in said)
+    ]
 
 
 def differing(results: Sequence[Result]) -> list[str]:
     """The keys in which they differ, or of which some don't say what it was."""
-    return [key for key in _keys(results) if len(_said(results, key)) > 1]
+    of_none = unknown(results)
+    return [key for key in _keys(results) if key not in of_none and len(_said(results, key)) > 1]
 
 
 def apart(one: Result, other: Result) -> Apart:

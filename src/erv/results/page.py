@@ -20,7 +20,7 @@ from erv.files import write_text
 from erv.report.charts import percent
 from erv.report.names import DATASETS, TITLES
 from erv.report.pages import embedded
-from erv.results.differences import differing, shared
+from erv.results.differences import differing, shared, unknown
 from erv.results.gather import Gathered
 from erv.results.items import RECORD_TITLES, in_order, named, title
 from erv.results.result import METRICS, NOT_APPLICABLE, NOT_STATED, UNKNOWN, Figure, Result
@@ -84,6 +84,7 @@ def page(gathered: Gathered) -> str:
             remarks=gathered.remarks,
             metrics=METRICS,
             meanings=MEANINGS,
+            unknown=[title(key) for key in unknown(own)],
             same=[(title(key), text) for key, text in same.items() if named(key)],
             same_parameters=[(key, text) for key, text in same.items() if not named(key)],
             columns=columns,
@@ -141,6 +142,7 @@ def document(gathered: Gathered) -> dict[str, Any]:
         "schema": SCHEMA,
         "same": shared(own),
         "differing": differing(own),
+        "unknown": unknown(own),
         "results": [result.document() for result in gathered.results],
         "remarks": list(gathered.remarks),
     }
@@ -155,7 +157,7 @@ def lines(gathered: Gathered) -> list[str]:
     rows = []
     for result in gathered.results:
         figures = {metric: _cell(result.figures.get(metric)) for metric in METRICS}
-        count = "-" if result.clips is None else result.clips
+        count = "-" if result.clips is None else str(result.clips)
         setting = {title(key): result.get(key) for key in columns}
         rows.append({"policy": result.policy, "data": result.dataset, "clips": count, **figures, **setting})
     return [format_table(rows), "in percent, with intervals where they are known"] if rows else []
