@@ -1,0 +1,40 @@
+"""What two results have in common, and in what they differ."""
+
+from __future__ import annotations
+
+from erv.results.differences import apart, differing, shared, unknown
+from erv.results.result import Result
+
+
+def result(policy: str = "erv", *, complete: bool = True, published: bool = False, **setting: str) -> Result:
+    return Result(policy, "mafw", setting, {"lock entry": policy}, {}, complete=complete, published=published)
+
+
+def test_what_applies_to_some_is_shared_if_it_is_the_same_there() -> None:
+    rows = [result("sft", seed="1", method="sft"), result(seed="1", method="grpo", beta="0.02")]
+    assert shared(rows) == {"seed": "1", "beta": "0.02"}
+    assert differing(rows) == ["method"]
+
+
+def test_what_is_unknown_of_some_is_not_shared() -> None:
+    rows = [result(fold="1", seed="2"), result(complete=False, seed="2")]
+    assert differing(rows) == ["fold"]
+    assert shared(rows) == {"seed": "2"}
+
+
+def test_what_is_unknown_of_all_is_neither_shared_nor_differing() -> None:
+    rows = [result(hardware="unknown"), result(hardware="unknown (asked for: cuda)")]
+    assert (shared(rows), differing(rows), unknown(rows)) == ({}, [], ["hardware"])
+
+
+def test_a_published_figure_says_nothing_of_what_its_source_does_not_state() -> None:
+    ours, theirs = result(fold="1", seed="1", method="grpo"), result(published=True, method="sft")
+    found = apart(ours, theirs)
+    assert found.differing == ("method",)
+    assert set(found.untold) == {"fold", "seed"}
+
+
+def test_what_follows_from_the_method_is_no_difference_of_its_own() -> None:
+    cold, warm = result("sft", method="sft"), result(method="grpo", beta="0.02")
+    assert apart(cold, warm).differing == ("method",)
+    assert apart(result(method="grpo"), warm).differing == ("beta",)
