@@ -1,4 +1,4 @@
-"""Lock entries as runs of a small pipeline leave them, made in no time: hashes follow from what decides them."""
+"""Lock entries as runs of a small pipeline leave them; their hashes follow from what decides them."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def figures(value: float) -> dict[str, Figure]:
 
 
 def rows() -> list[Result]:
-    """The cold start and `erv` on two folds, `erv` again by a judge with a hostile name, one that lost much."""
+    """Two policies on two folds, one of them by a judge with a hostile name, and one that lost much."""
     found = []
     for fold in (1, 2):
         for number, policy in enumerate(("sft", "erv")):

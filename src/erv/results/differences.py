@@ -26,27 +26,19 @@ class Apart:
 
 
 def shared(results: Sequence[Result]) -> dict[str, str]:
-    """What is the same in all of them, by key: where it applies, and where all of those say it.
-
-    Of a published result, only what it states counts.
-    """
-    found = {key: said[0] for key in _keys(results) if len(said := _said(results, key)) == 1}
-    return {key: text for key, text in found.items() if not text.startswith(UNKNOWN)}
-
-
-def unknown(results: Sequence[Result]) -> list[str]:
-    """The keys of which none of them knows what it was."""
-    return [
-        key
-        for key in _keys(results)
-        if (said := _said(results, key)) and all(text.startswith(UNKNOWN) for text in said)
-    ]
+    """What is the same in all of them to which it applies and of which it is known, by key."""
+    return {key: said[0] for key in _keys(results) if len(said := _said(results, key)) == 1}
 
 
 def differing(results: Sequence[Result]) -> list[str]:
-    """The keys in which they differ, or of which some don't say what it was."""
-    of_none = unknown(results)
-    return [key for key in _keys(results) if key not in of_none and len(_said(results, key)) > 1]
+    """The keys under which some of them are known to differ."""
+    return [key for key in _keys(results) if len(_said(results, key)) > 1]
+
+
+def unknown(results: Sequence[Result]) -> dict[str, int]:
+    """Of how many of them it isn't known what a key was, where that is so of any."""
+    counts = {key: sum(item.get(key).startswith(UNKNOWN) for item in results) for key in _keys(results)}
+    return {key: count for key, count in counts.items() if count}
 
 
 def apart(one: Result, other: Result) -> Apart:
@@ -71,6 +63,6 @@ def _keys(results: Sequence[Result]) -> list[str]:
 
 
 def _said(results: Sequence[Result], key: str) -> list[str]:
-    """The distinct values, without those that say that it doesn't apply; an unknown one is one of them."""
-    silent = (NOT_APPLICABLE, NOT_STATED)
-    return list(dict.fromkeys(value for item in results if (value := item.get(key)) not in silent))
+    """The distinct values that are known; that it doesn't apply is none."""
+    values = dict.fromkeys(item.get(key) for item in results)
+    return [value for value in values if value != NOT_APPLICABLE and not value.startswith(_SILENT)]

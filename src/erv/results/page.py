@@ -50,7 +50,7 @@ def write(gathered: Gathered, folder: Path) -> list[Path]:
 def page(gathered: Gathered) -> str:
     """The page: what all results share, a table of them with what differs, and each with its record."""
     results, own = gathered.results, _own(gathered.results)
-    same = shared(own)
+    same, untold = shared(own), unknown(own)
     columns = [key for key in differing(own) if named(key)]
     others = [key for key in differing(own) if not named(key)]
     script = (files("erv.results") / "templates" / "by_setting.js").read_text(encoding="utf-8")
@@ -84,16 +84,17 @@ def page(gathered: Gathered) -> str:
             remarks=gathered.remarks,
             metrics=METRICS,
             meanings=MEANINGS,
-            unknown=[title(key) for key in unknown(own)],
-            same=[(title(key), text) for key, text in same.items() if named(key)],
-            same_parameters=[(key, text) for key, text in same.items() if not named(key)],
+            unknown=[title(key) for key in untold if key not in same and key not in differing(own)],
+            untold=untold,
+            same={key: text for key, text in same.items() if named(key)},
+            same_parameters={key: text for key, text in same.items() if not named(key)},
             columns=columns,
             others=others,
             title=title,
             name=_name,
             datasets=DATASETS,
             record_titles=RECORD_TITLES,
-            unlike=[key for key in differing(results) if key not in same],
+            unlike=[key for key in keys if key not in same or key in untold],
             filters={
                 "dataset": sorted({result.dataset for result in results}),
                 "fold": sorted({result.get("ingest.fold") for result in own}),

@@ -16,15 +16,14 @@ def test_what_applies_to_some_is_shared_if_it_is_the_same_there() -> None:
     assert differing(rows) == ["method"]
 
 
-def test_what_is_unknown_of_some_is_not_shared() -> None:
-    rows = [result(fold="1", seed="2"), result(complete=False, seed="2")]
-    assert differing(rows) == ["fold"]
-    assert shared(rows) == {"seed": "2"}
+def test_what_is_unknown_of_some_is_counted_and_no_difference() -> None:
+    rows = [result(fold="1", seed="1"), result(complete=False, seed="2"), result(fold="1", seed="1")]
+    assert (shared(rows), differing(rows), unknown(rows)) == ({"fold": "1"}, ["seed"], {"fold": 1})
 
 
 def test_what_is_unknown_of_all_is_neither_shared_nor_differing() -> None:
     rows = [result(hardware="unknown"), result(hardware="unknown (asked for: cuda)")]
-    assert (shared(rows), differing(rows), unknown(rows)) == ({}, [], ["hardware"])
+    assert (shared(rows), differing(rows), unknown(rows)) == ({}, [], {"hardware": 2})
 
 
 def test_a_published_figure_says_nothing_of_what_its_source_does_not_state() -> None:

@@ -97,7 +97,7 @@ def test_a_folder_whose_list_is_gone_leaves_a_remark() -> None:
 
 def test_frame_folders_are_not_taken_for_videos() -> None:
     reader = {"reader": "dfew", "media": "frames_16"}
-    found = setting(locked(**{"ingest__readers__mafw": reader}))
+    found = setting(locked(ingest__readers__mafw=reader))
     assert found["dataset.frames"] == (
         "frame folders as distributed (frames_16), whole frames: no face is cut out"
     )
