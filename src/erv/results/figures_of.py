@@ -70,6 +70,13 @@ class Files:
                     break
         return None if run is None else self.artifact(run, name)
 
+    def listing(self, md5: str) -> Mapping[str, str] | None:
+        """Hash by path of the files in a folder that DVC tracks; None if that can't be read."""
+        try:
+            return {item["relpath"]: item["md5"] for item in json.loads(self.objects.read(md5))}
+        except (ErvError, ValueError, LookupError, TypeError):
+            return None
+
     def artifact(self, run: Run, name: str) -> bytes | None:
         """A file among the artifacts of a run; None if it isn't there, or can't be read."""
         server = server_of(self.environment)

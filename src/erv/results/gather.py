@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erv.environment import Environment
-from erv.lineage.links import LinkChecker
 from erv.lineage.objects import Objects
 from erv.results import kept
 from erv.results.figures_of import Files, Measured, measured, scopes_of
@@ -93,11 +92,11 @@ def gather(environment: Environment, *, foreign: bool = True) -> Gathered:
         *kept.of_git(environment.workspace, remarks),
         *kept.of_runs(environment, runs.whole, remarks),
     ]
-    files, links = Files(environment, Objects(environment)), LinkChecker(environment)
+    files = Files(environment, Objects(environment))
     evaluations = _evaluations(places)
     found = [
-        *(result for item in evaluations.items() for result in _results(*item, runs, files, links)),
-        *evaluated_models(runs, files, links, places),
+        *(result for item in evaluations.items() for result in _results(*item, runs, files)),
+        *evaluated_models(runs, files, places),
         *without_lock(runs, files, places, set(evaluations), environment),
     ]
     found.sort(key=lambda item: (item.dataset, item.policy, item.record.get("date", ""), item.key))
@@ -116,12 +115,10 @@ def _evaluations(places: Sequence[Kept]) -> dict[str, _Evaluation]:
     return found
 
 
-def _results(
-    digest: str, item: _Evaluation, runs: Runs, files: Files, links: LinkChecker
-) -> Iterator[Result]:
+def _results(digest: str, item: _Evaluation, runs: Runs, files: Files) -> Iterator[Result]:
     """The results of an evaluation, one for each data set."""
     policy = item.name.removeprefix(EVALUATE)
-    origins = [origin_of(place.lock, item.name, links.listing) for place in item.places]
+    origins = [origin_of(place.lock, item.name, files.listing) for place in item.places]
     origin = min(origins, key=lambda one: (len(one.lost), len(one.unchecked)))
     parents = [place.run.info.run_id for place in item.places if place.run is not None]
     parents += [parent for place in item.places for parent in runs.of_experiment(place.experiment)]

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from erv.environment import Environment
-from erv.lineage.links import LinkChecker
 from erv.parameters import decides
 from erv.pipeline.lock_file import NAME as LOCK
 from erv.register.evaluation import DIGEST_TAG, MODEL_TAG
@@ -39,15 +38,12 @@ _TRAINING = "how this model was trained isn't recorded with its evaluation; `erv
 _CLIPS = f"the {LOCK} of this evaluation is not kept, so how its clips were made is unknown"
 
 
-def evaluated_models(
-    runs: Runs, files: Files, links: LinkChecker, places: Sequence[Kept]
-) -> Iterator[Result]:
+def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterator[Result]:
     """The results of `erv evaluate`: any model on the test sets of a workspace.
 
     Args:
         runs: of MLflow.
-        files: where its figures are.
-        links: lists folders.
+        files: where their figures are.
         places: the locks that were found.
     """
     locks = {place.run.info.run_id: place for place in places if place.run is not None}
@@ -69,7 +65,7 @@ def evaluated_models(
         }
         place = locks.get(run.info.run_id)
         for scope in scopes_of(figures):
-            setting = _noted(below) if place is None else _tested(place, links, scope)
+            setting = _noted(below) if place is None else _tested(place, files, scope)
             setting |= ran_with(below, None, asked_of(setting)) | {"method": f"evaluated as it is: {title}"}
             setting |= {"judge": figures.judge, "intervals": figures.intervals}
             remarks = (_TRAINING,) if place is not None else (_CLIPS, _TRAINING)
@@ -136,12 +132,12 @@ def _evaluated_in(run: Run, policy: str, runs: Runs, files: Files) -> Run | None
     return below or (files.run(named) if len(named) == 32 else None)
 
 
-def _tested(place: Kept, links: LinkChecker, scope: str) -> dict[str, str]:
+def _tested(place: Kept, files: Files, scope: str) -> dict[str, str]:
     """How a given model was tested: as the policies of the workspace were."""
     name = next((name for name in place.lock if name.startswith(_EVALUATE)), None)
     if name is None:
         return {}
-    origin = origin_of(place.lock, name, links.listing)
+    origin = origin_of(place.lock, name, files.listing)
     tested = {stage: e for stage, e in origin.stages.items() if stage.partition("@")[0] in _TESTING}
     return setting_of(replace(origin, stages=tested), "", scope)
 
