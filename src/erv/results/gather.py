@@ -18,9 +18,9 @@ from erv.results.figures_of import Files, Measured, measured, scopes_of
 from erv.results.kept import Kept
 from erv.results.published import published
 from erv.results.recorded import evaluated_models, without_lock
-from erv.results.result import UNKNOWN, Result
+from erv.results.result import NOT_APPLICABLE, UNKNOWN, Result
 from erv.results.runs import EVALUATION, Runs, asked_of, ran_with, record_of
-from erv.results.settings_of import Origin, libraries_of, origin_of, setting_of
+from erv.results.settings_of import UNTRAINED, Origin, libraries_of, origin_of, setting_of
 from erv.tracking.description import KIND_TAG
 from erv.tracking.lock_entries import entry_hash
 from erv.tracking.rest import Run
@@ -135,6 +135,9 @@ def _results(digest: str, item: _Evaluation, runs: Runs, files: Files) -> Iterat
     for scope in scopes_of(figures):
         setting = setting_of(origin, policy, scope)
         setting |= ran_with(evaluated, trained, asked_of(setting))
+        if setting.get("method") == UNTRAINED:
+            setting |= dict.fromkeys(("model.trained", "processes"), "none")
+            setting |= dict.fromkeys(("training.precision", "training.hardware"), NOT_APPLICABLE)
         setting |= {"judge": figures.judge, "intervals": figures.intervals}
         if setting["libraries"] == UNKNOWN and (locked := libraries_of(origin)):
             setting["libraries"] = f"{UNKNOWN} (recorded with {locked})"

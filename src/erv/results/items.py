@@ -38,7 +38,6 @@ TITLES = {
     "hardware": "Hardware",
     "training.hardware": "Hardware of training",
     "processes": "Processes of training",
-    "code": "Code",
     "intervals": "Intervals",
 }
 RECORD_TITLES = {

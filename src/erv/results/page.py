@@ -27,6 +27,7 @@ from erv.results.result import METRICS, NOT_APPLICABLE, NOT_STATED, UNKNOWN, Fig
 
 NAMES = ("by_setting.html", "by_setting.csv", "by_setting.json")
 SCHEMA = "erv.figures/1"
+_WIDE = ("dataset.frames", "rewards", "libraries", "hardware", "training.hardware")  # not for a terminal
 # Only our own script runs, and nothing is fetched from anywhere.
 _POLICY = (
     "default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; base-uri 'none';"
@@ -154,7 +155,7 @@ def lines(gathered: Gathered) -> list[str]:
     from erv.evaluate.compare import format_table
 
     own = _own(gathered.results)
-    columns = [key for key in differing(own) if named(key) and not key.startswith(("hardware", "code"))]
+    columns = [key for key in differing(own) if named(key) and key not in _WIDE]
     rows = []
     for result in gathered.results:
         figures = {metric: _cell(result.figures.get(metric)) for metric in METRICS}

@@ -22,10 +22,11 @@ from erv.results.result import UNKNOWN
 Locked = Mapping[str, Mapping[str, Any]]
 Listing = Callable[[str], Mapping[str, str] | None]
 
+UNTRAINED = "base as it is"
+CODE = "code of "  # and a step, as a key
 DIGITS = 12  # of a hash, where one is shown
 _LOCK = ".lock.json"
 _SOURCES = "data/sources/"
-_RULES = "even, by the released code's rule"  # `erv.media` has no other
 _LIBRARIES = "requirements/"
 # Sections that say how figures are shown, or have items of their own.
 _LEFT_OUT = ("report.", "machine.", "variants.", "sources.", "arms", "compare.", "register.")
@@ -96,16 +97,16 @@ def setting_of(origin: Origin, policy: str, dataset: str) -> dict[str, str]:
     merged = _merged(raw)
     found = {key: text for key, text in merged.items() if not key.startswith(_LEFT_OUT)}
     found |= dict(_sources(origin, merged))
-    found |= dict(_frames(raw, dataset, sorted(name for name in raw if name.startswith("extract@"))))
+    found |= dict(_frames(raw, dataset))
     found |= dict(_method(origin, raw, policy))
     evaluated = next(iter(raw.values()))
     if "evaluate" in evaluated or any(key.startswith("evaluate.") for key in evaluated):
         found["decoding"] = _decoding(evaluated)
+        found.pop("evaluate.temperature", None)
     verifier = _read(origin, "models/verifier", first=True)
     if verifier is not None:
         found["verifier"] = verifier[:DIGITS]
-    found["code"] = _code(origin)
-    return found
+    return found | _code(origin)
 
 
 def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,21 +145,23 @@ def _sources(origin: Origin, merged: Mapping[str, str]) -> Iterator[tuple[str, s
                 yield f"source.{name}", f"{place}, {version}" if place else version
 
 
-def _frames(
-    raw: Mapping[str, Mapping[str, Any]], dataset: str, extracts: list[str]
-) -> Iterator[tuple[str, str]]:
+def _frames(raw: Mapping[str, Mapping[str, Any]], dataset: str) -> Iterator[tuple[str, str]]:
     """From which pictures the frames come, and which are taken. No stage looks for faces."""
-    if extracts:
-        yield "frames.rule", _RULES
-    ingest = raw.get(f"ingest@{dataset}")
-    if ingest is None:
-        return
+    if any(stage.startswith("extract@") for stage in raw):
+        yield "frames.rule", "evenly spread"
+    tested = next(iter(raw.values())).get("roles.test") or []
+    names = sorted(tested) if dataset == "overall" else [dataset]
+    kinds = {name: _media(raw[f"ingest@{name}"], name) for name in names if f"ingest@{name}" in raw}
+    if len(kinds) == len(names) and names:
+        told = ", ".join(f"{kind} of {name}" for name, kind in kinds.items())
+        text = told if len(names) > 1 else kinds[names[0]]
+        yield "dataset.frames", f"{text}; whole frames, no face is cut out"
+
+
+def _media(ingest: Mapping[str, Any], dataset: str) -> str:
     media = ingest.get(f"ingest.readers.{dataset}.media")
-    folders = isinstance(media, str) and media.startswith("frames")
-    kind = f"frame folders as distributed ({media})" if folders else "videos as distributed"
-    if isinstance(media, str) and not folders:
-        kind += f" ({media})"
-    yield "dataset.frames", f"{kind}, whole frames: no face is cut out"
+    kind = "frame folders" if str(media).startswith("frames") else "videos"
+    return f"{kind} as distributed ({media})" if media else f"{kind} as distributed"
 
 
 def _method(origin: Origin, raw: Mapping[str, Mapping[str, Any]], policy: str) -> Iterator[tuple[str, str]]:
@@ -180,7 +183,7 @@ def _method(origin: Origin, raw: Mapping[str, Mapping[str, Any]], policy: str) -
         yield "method", f"from elsewhere: {_folders(origin.stages[f'arms@{policy}'])}"
     elif "sft" in raw and policy == "sft":
         untrained = raw["sft"].get("sft.max_steps") == 0
-        yield "method", "base as it is" if untrained else "sft"
+        yield "method", UNTRAINED if untrained else "sft"
         yield "adapter", _adapter(raw["sft"], "sft")
     elif trained in origin.lost or policy in origin.lost:
         yield "method", UNKNOWN
@@ -225,17 +228,20 @@ def _read(origin: Origin, path: str, *, first: bool = False) -> str | None:
     return None
 
 
-def _code(origin: Origin) -> str:
-    """A digest of the code of all stages that it came from, without the lists of libraries."""
-    read = sorted(
-        {
+def _code(origin: Origin) -> dict[str, str]:
+    """A digest of the code of each step that it came from, without the lists of libraries."""
+    read: dict[str, set[tuple[str, str]]] = {}
+    for name, entry in origin.stages.items():
+        read.setdefault(name.partition("@")[0], set()).update(
             (str(item["path"]), str(item.get("md5")))
-            for entry in origin.stages.values()
             for item in entry.get("deps") or []
             if is_code(item["path"]) and not item["path"].startswith(_LIBRARIES)
-        }
-    )
-    return sha256_of_text(json.dumps(read))[:DIGITS]
+        )
+    return {
+        f"{CODE}{step}": sha256_of_text(json.dumps(sorted(files)))[:DIGITS]
+        for step, files in read.items()
+        if files
+    }
 
 
 def libraries_of(origin: Origin) -> str | None:

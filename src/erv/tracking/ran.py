@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import platform
-import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 DEVICE = "erv.ran.device"
 PRECISION = "erv.ran.precision"
@@ -21,7 +22,20 @@ TRAINED = "erv.ran.trained_parameters"
 SOUND = "erv.ran.sound_features"
 
 _SHOWN = ("torch", "transformers", "tokenizers", "trl", "peft", "accelerate", "vllm", "bitsandbytes", "numpy")
-_LONGEST_HEADER = 100_000_000  # bytes; a file that claims more is no safetensors file
+
+
+_noted: dict[str, str] = {}  # what only the middle of the stage of this process knows
+
+
+def note_trained(weights: Iterable[Any]) -> None:
+    """Notes how many weights train, for the run of the stage that this process is.
+
+    Args:
+        weights: the parameters of the model as it trains, adapters among them.
+    """
+    # Under ZeRO a weight may be empty here, and has its size elsewhere.
+    sizes = (getattr(item, "ds_numel", item.numel()) for item in weights if item.requires_grad)
+    _noted[TRAINED] = str(sum(sizes))
 
 
 def ran_tags(device: str, precision: str) -> dict[str, str]:
@@ -36,6 +50,7 @@ def ran_tags(device: str, precision: str) -> dict[str, str]:
         PRECISION: precision,
         HARDWARE: _gpus() if device == "cuda" else _processor(),
         LIBRARIES: ", ".join([f"Python {platform.python_version()}", *_versions()]),
+        **_noted,
     }
 
 
@@ -44,12 +59,12 @@ def policy_tags(folder: Path) -> dict[str, str]:
 
     What it doesn't say is left out: an arm's weights, say, are elsewhere.
     """
+    from safetensors import SafetensorError
+
     found = {}
     if weights := sorted(folder.glob("*.safetensors")):
-        try:
+        with contextlib.suppress(OSError, SafetensorError):  # the stage has read it, or says what is wrong
             found[PARAMETERS] = str(sum(count for path in weights for count in _sizes(path)))
-        except (OSError, ValueError, struct.error):
-            found.pop(PARAMETERS, None)
     if sound := _sound(folder):
         found[SOUND] = sound
     return found
@@ -57,14 +72,11 @@ def policy_tags(folder: Path) -> dict[str, str]:
 
 def _sizes(path: Path) -> Iterator[int]:
     """The number of weights in each tensor of a safetensors file, from its header alone."""
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        if length > _LONGEST_HEADER:
-            raise ValueError("no safetensors file")
-        header = json.loads(stream.read(length))
-    for name, tensor in header.items():
-        if name != "__metadata__":
-            yield math.prod(tensor["shape"])
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        for name in file.keys():  # noqa: SIM118 (it has no other way to list them)
+            yield math.prod(file.get_slice(name).get_shape())
 
 
 def _sound(folder: Path) -> str | None:

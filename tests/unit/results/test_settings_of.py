@@ -22,7 +22,7 @@ def test_it_has_what_every_stage_before_the_evaluation_ran_with() -> None:
             "extract.frames": "8",
             "extract.geometry": "stretch",
             "extract.sample_rate": "16000",
-            "dataset.frames": "videos as distributed, whole frames: no face is cut out",
+            "dataset.frames": "videos as distributed; whole frames, no face is cut out",
             "policy.family": "humanomni",
             "method": "grpo after sft",
             "rewards": "accuracy 1.0 + explanation 1.0 + format 1.0",
@@ -43,7 +43,7 @@ def test_the_cold_start_has_neither_rewards_nor_parameters_of_grpo() -> None:
     found = setting(locked(), "sft")
     assert found["method"] == "sft"
     assert "rewards" not in found
-    assert "grpo.beta" not in found
+    assert not {"grpo.beta", "code of grpo"} & set(found)
     assert setting(locked(sft={"max_steps": 0}), "sft")["method"] == "base as it is"
 
 
@@ -57,10 +57,10 @@ def test_what_is_pinned_trained_and_decoded_otherwise_shows() -> None:
     assert differing(locked()) == set()
     assert differing(locked(ingest__fold=2)) == {"ingest.fold"}
     assert differing(locked(files={SOURCE: "pinned anew"})) == {"source.mafw"}
-    assert differing(locked(files={"src/erv/extract": "another rule"})) == {"code"}
+    assert differing(locked(files={"src/erv/extract": "another rule"})) == {"code of extract"}
     assert differing(locked(files={"data/prompts/r1_omni.txt": "another question"})) == {"prompt"}
     warm = {"split": "test", "max_new_tokens": 96, "temperature": 0.7, "judges": [{"kind": "lexical"}]}
-    assert differing(locked(evaluate=warm)) == {"decoding", "evaluate.temperature"}
+    assert differing(locked(evaluate=warm)) == {"decoding"}
     assert setting(locked(evaluate=warm))["decoding"] == "sampled at temperature 0.7"
     lora = {"enabled": True, "rank": 8, "alpha": 16, "quantize": "nf4"}
     assert setting(locked(grpo={"beta": 0.02, "lora": lora}))["adapter"] == (
@@ -99,5 +99,6 @@ def test_frame_folders_are_not_taken_for_videos() -> None:
     reader = {"reader": "dfew", "media": "frames_16"}
     found = setting(locked(ingest__readers__mafw=reader))
     assert found["dataset.frames"] == (
-        "frame folders as distributed (frames_16), whole frames: no face is cut out"
+        "frame folders as distributed (frames_16); whole frames, no face is cut out"
     )
+    assert setting(locked(), dataset="overall")["dataset.frames"].startswith("videos as distributed;")
