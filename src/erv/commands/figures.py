@@ -21,6 +21,7 @@ import click
     show_default=True,
     help="The folder for the page, the CSV and the JSON.",
 )
+@click.option("--between", nargs=2, metavar="KEY KEY", help="Only say in what two of the results differ.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table; docs/metrics.md.")
 def command(
     datasets: tuple[str, ...],
@@ -28,6 +29,7 @@ def command(
     policies: tuple[str, ...],
     published: bool,
     folder: Path,
+    between: tuple[str, str] | None,
     as_json: bool,
 ) -> None:
     """Gather the figures of all results, each with its setting: WAR, UAR, EEA, EPC and FCR.
@@ -36,15 +38,18 @@ def command(
     server. Writes by_setting.html, a page that needs no network, and by_setting.csv and .json.
     """
     from erv.environment import isolate, load_environment
-    from erv.results import page
+    from erv.results import differences, page
     from erv.results.gather import gather
 
     environment = load_environment()
     isolate(environment)
     found = gather(environment, foreign=published).only(datasets, folds, policies)
-    written = page.write(found, folder)
     for remark in found.remarks:
         click.echo(f"note: {remark}", err=True)
+    if between:
+        click.echo("\n".join(differences.between(found.results, *between)))
+        return
+    written = page.write(found, folder)
     if as_json:
         click.echo(json.dumps(page.document(found), indent=1, ensure_ascii=False))
     else:

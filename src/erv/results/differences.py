@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from erv.results.items import in_order
+from erv.errors import EvaluationError
+from erv.results.items import in_order, title
 from erv.results.result import NOT_APPLICABLE, NOT_STATED, UNKNOWN, Result
 
 _SILENT = (UNKNOWN, NOT_STATED)
@@ -56,6 +57,39 @@ def apart(one: Result, other: Result) -> Apart:
         elif pair[0] != pair[1] and not (follows and NOT_APPLICABLE in pair):
             unlike.append(key)
     return Apart(tuple(unlike), tuple(untold))
+
+
+def between(results: Sequence[Result], first: str, second: str) -> list[str]:
+    """In what two results differ, in sentences; more than one setting is never called a comparison.
+
+    Args:
+        results: all of them.
+        first, second: their keys.
+
+    Raises:
+        EvaluationError: none of them has such a key.
+    """
+    one, other = (_of(results, key) for key in (first, second))
+    found = apart(one, other)
+    names = " and ".join(f"{item.policy} on {item.dataset} ({item.key})" for item in (one, other))
+    count = len(found.differing)
+    verdict = {0: "no recorded setting differs", 1: "they differ in one setting"}.get(
+        count, f"they differ in {count} settings, so the difference of their figures is not that of one thing"
+    )
+    lines = [f"{names}: {verdict}"]
+    if one.dataset != other.dataset:
+        lines.append("  they were tested on different data sets")
+    lines += [f"  {title(key)}: {one.get(key)} → {other.get(key)}" for key in found.differing]
+    if found.untold:
+        lines.append(f"  can't be told, as one doesn't say: {', '.join(map(title, found.untold))}")
+    return lines
+
+
+def _of(results: Sequence[Result], key: str) -> Result:
+    found = next((item for item in results if item.key == key), None)
+    if found is None:
+        raise EvaluationError(f"{key!r}: no result has this key; `erv figures` lists them")
+    return found
 
 
 def _keys(results: Sequence[Result]) -> list[str]:

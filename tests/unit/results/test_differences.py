@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from erv.results.differences import apart, differing, shared, unknown
+import pytest
+
+from erv.errors import EvaluationError
+from erv.results.differences import apart, between, differing, shared, unknown
 from erv.results.result import Result
 
 
@@ -31,6 +34,18 @@ def test_a_published_figure_says_nothing_of_what_its_source_does_not_state() -> 
     found = apart(ours, theirs)
     assert found.differing == ("method",)
     assert set(found.untold) == {"fold", "seed"}
+
+
+def test_two_results_that_differ_in_several_settings_are_not_called_a_comparison() -> None:
+    rows = [result("sft", fold="1", method="sft"), result(fold="2", method="grpo", beta="0.02")]
+    assert between(rows, rows[0].key, rows[1].key) == [
+        f"sft on mafw ({rows[0].key}) and erv on mafw ({rows[1].key}): they differ in 2 settings, so the"
+        " difference of their figures is not that of one thing",
+        "  Method: sft → grpo",
+        "  fold: 1 → 2",
+    ]
+    with pytest.raises(EvaluationError, match="'nothing': no result has this key"):
+        between(rows, "nothing", rows[0].key)
 
 
 def test_what_follows_from_the_method_is_no_difference_of_its_own() -> None:
