@@ -227,6 +227,19 @@ def test_without_mlflow_the_workspace_is_shown_and_the_outage_told(environment: 
     assert result.get("precision") == "unknown (asked for: float32 on auto)"
 
 
+def test_an_object_store_that_is_away_is_told_and_asked_once(environment: Environment) -> None:
+    lock = locked()
+    values = {"mafw/WAR": 0.5, "mafw/clips": 60.0}
+    Server(environment).flow(lock, evaluate_erv={"metrics": values})
+    started = time.monotonic()
+    found = gather(replace(environment, s3_endpoint="http://127.0.0.1:9"))
+    assert time.monotonic() - started < 60
+    (remark,) = found.remarks
+    assert "the object store can't be read" in remark
+    assert "run the same command again" in remark
+    assert own(found)[0].figures["WAR"].value == 0.5
+
+
 def test_the_command_writes_the_page_and_prints_json(
     environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,7 +64,8 @@ def between(results: Sequence[Result], first: str, second: str) -> list[str]:
 
     Args:
         results: all of them.
-        first, second: their keys.
+        first: the key of one of the two.
+        second: the key of the other.
 
     Raises:
         EvaluationError: none of them has such a key.

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from erv.environment import Environment
 from erv.errors import ErvError
-from erv.lineage.objects import Objects
 from erv.pipeline import inputs_of
+from erv.results.files import Files
 from erv.results.result import METRICS, UNKNOWN, Figure
 from erv.results.settings_of import DIGITS, Locked
-from erv.tracking.lock_entries import server_of
 from erv.tracking.rest import Run
 
 COMPARISON, PREDICTIONS, METRICS_FILE = "comparison.json", "predictions.parquet", "metrics.json"
@@ -44,62 +42,6 @@ class Measured:
     judge: str = UNKNOWN
     intervals: str = UNKNOWN
     remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where what evaluations wrote may be: DVC's cache and remote, and MLflow."""
-
-    environment: Environment
-    objects: Objects
-
-    def read(self, lock: Locked, stage: str, name: str, run: Run | None) -> bytes | None:
-        """A file that a stage wrote, or the copy that its run has; None if neither is there.
-
-        Args:
-            lock: the lock entries.
-            stage: the stage.
-            name: of the file, without its folder.
-            run: the MLflow run of the stage, or None.
-        """
-        for out in (lock.get(stage) or {}).get("outs") or []:
-            if Path(out["path"]).name == name and out.get("md5"):
-                try:
-                    return self.objects.read(str(out["md5"]))
-                except ErvError:
-                    break
-        return None if run is None else self.artifact(run, name)
-
-    def listing(self, md5: str) -> Mapping[str, str] | None:
-        """Hash by path of the files in a folder that DVC tracks; None if that can't be read."""
-        try:
-            return {item["relpath"]: item["md5"] for item in json.loads(self.objects.read(md5))}
-        except (ErvError, ValueError, LookupError, TypeError):
-            return None
-
-    def artifact(self, run: Run, name: str) -> bytes | None:
-        """A file among the artifacts of a run; None if it isn't there, or can't be read."""
-        server = server_of(self.environment)
-        try:
-            if name in server.list_artifacts(run.info.run_id, ""):
-                return server.read_artifact(run.info.run_id, name)
-        except OSError:
-            pass
-        return None
-
-    def run(self, run_id: str) -> Run | None:
-        """A run by its id; None if there is none, or MLflow can't say."""
-        try:
-            return server_of(self.environment).find_run(run_id)
-        except OSError:
-            return None
-
-    def metrics(self, run: Run) -> dict[str, float]:
-        """The metrics that a run has; empty if MLflow can't say."""
-        try:
-            return server_of(self.environment).metrics(run.info.run_id)
-        except OSError:
-            return {}
 
 
 def measured(

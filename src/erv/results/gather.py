@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erv.environment import Environment
-from erv.lineage.objects import Objects
 from erv.results import kept
-from erv.results.figures_of import Files, Measured, measured, scopes_of
+from erv.results.figures_of import Measured, measured, scopes_of
+from erv.results.files import Files
 from erv.results.kept import Kept
 from erv.results.published import published
 from erv.results.recorded import evaluated_models, without_lock
@@ -87,12 +87,15 @@ def gather(environment: Environment, *, foreign: bool = True) -> Gathered:
             f"MLflow can't be asked ({reason}), so how the runs ran is unknown, and results of other clones"
             " are missing; run the same command again when it is back"
         )
-    places = [
-        *kept.of_workspace(environment.workspace),
-        *kept.of_git(environment.workspace, remarks),
-        *kept.of_runs(environment, runs.whole, remarks),
-    ]
-    files = Files(environment, Objects(environment))
+    places = [*kept.of_workspace(environment.workspace), *kept.of_git(environment.workspace, remarks)]
+    try:
+        places += kept.of_runs(environment, runs.whole, remarks)
+    except OSError as error:
+        reason = environment.mask(" ".join(str(error).split())[:200])
+        remarks.append(
+            f"MLflow doesn't answer any more ({reason}), so results of other clones may be missing"
+        )
+    files = Files(environment)
     evaluations = _evaluations(places)
     found = [
         *(result for item in evaluations.items() for result in _results(*item, runs, files)),
@@ -100,7 +103,9 @@ def gather(environment: Environment, *, foreign: bool = True) -> Gathered:
         *without_lock(runs, files, places, set(evaluations), environment),
     ]
     found.sort(key=lambda item: (item.dataset, item.policy, item.record.get("date", ""), item.key))
-    return Gathered((*found, *(published() if foreign else ())), tuple(dict.fromkeys(remarks)))
+    return Gathered(
+        (*found, *(published() if foreign else ())), tuple(dict.fromkeys([*remarks, *files.remarks]))
+    )
 
 
 def _evaluations(places: Sequence[Kept]) -> dict[str, _Evaluation]:

@@ -14,7 +14,7 @@ from erv.pipeline.lock_file import NAME
 from erv.results.settings_of import Locked
 from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, server_of
 from erv.tracking.origin import git
-from erv.tracking.rest import Run
+from erv.tracking.rest import Refused, Run
 
 WORKSPACE = "the workspace"
 _SHOWN = 8  # digits of a commit or run
@@ -106,7 +106,7 @@ def of_runs(environment: Environment, runs: list[Run], remarks: list[str]) -> It
             if path not in server.list_artifacts(run.info.run_id, LOCK_ARTIFACT_FOLDER):
                 continue
             text = server.read_artifact(run.info.run_id, path).decode("utf-8", "replace")
-        except OSError as error:  # the artifact store may be away, or have lost it, while MLflow answers
+        except Refused as error:  # the artifact store may be away, or have lost it, while MLflow answers
             remarks.append(f"{where}: its {NAME} can't be read: {environment.mask(_line(error))}")
             continue
         if text in seen:

@@ -161,7 +161,8 @@ def lines(gathered: Gathered) -> list[str]:
         figures = {metric: _cell(result.figures.get(metric)) for metric in METRICS}
         count = "-" if result.clips is None else str(result.clips)
         setting = {title(key): result.get(key) for key in columns}
-        rows.append({"policy": result.policy, "data": result.dataset, "clips": count, **figures, **setting})
+        about = {"key": result.key, "policy": result.policy, "data": result.dataset, "clips": count}
+        rows.append({**about, **figures, **setting})
     return [format_table(rows), "in percent, with intervals where they are known"] if rows else []
 
 

@@ -11,13 +11,13 @@ from erv.pipeline.lock_file import NAME as LOCK
 from erv.register.evaluation import DIGEST_TAG, MODEL_TAG
 from erv.results.figures_of import (
     NO_INTERVALS,
-    Files,
     Measured,
     of_comparison,
     of_values,
     read_json,
     scopes_of,
 )
+from erv.results.files import Files
 from erv.results.kept import Kept, experiments
 from erv.results.result import UNKNOWN, Result
 from erv.results.runs import EVALUATION, Runs, asked_of, ran_with, record_of
