@@ -198,6 +198,27 @@ def test_an_experiment_of_another_clone_is_shown_as_its_run_has_it(environment: 
     assert "kept nowhere" in " ".join(result.remarks)
 
 
+def test_an_experiment_of_this_clone_is_one_result_with_what_its_run_noted(environment: Environment) -> None:
+    folder = environment.workspace
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (folder / "dvc.lock").write_text(text_of(locked(seed=7)))
+    for words in (["add", "dvc.lock"], [*author, "commit", "-qm", "tried"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    baseline = "b" * 40
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/quarter"
+    subprocess.run(["git", "update-ref", ref, "HEAD"], cwd=folder, check=True)
+    (folder / "dvc.lock").unlink()
+    server = Server(environment)
+    tags = {"erv.kind": "experiment", "erv.dvc_experiment": "quarter", "erv.dvc_baseline": baseline}
+    whole = server.run("quarter", tags, metrics={"erv/mafw/WAR": 0.4})
+    below = {"erv.stage": "evaluate", PARENT_TAG: whole, **ON_GPU}
+    server.run("evaluate@erv", below, metrics={"mafw/WAR": 0.4, "mafw/clips": 60.0})
+    (result,) = own(gather(environment))
+    assert (result.get("seed"), result.record["found in"]) == ("7", "experiment quarter")
+    assert result.get("precision") == "bfloat16 on cuda"
+    assert (result.figures["WAR"].value, result.clips) == (0.4, 60)
+
+
 def test_any_model_that_was_evaluated_is_a_row(environment: Environment) -> None:
     server = Server(environment)
     found = compare({"a folder": predictions_of(("erv",))["erv"]}, samples=100, confidence=0.95, seed=0)

@@ -93,7 +93,8 @@ def gather(environment: Environment, *, foreign: bool = True) -> Gathered:
     except OSError as error:
         reason = environment.mask(" ".join(str(error).split())[:200])
         remarks.append(
-            f"MLflow doesn't answer any more ({reason}), so results of other clones may be missing"
+            f"MLflow doesn't answer any more ({reason}), so results of other clones may be missing; run the"
+            " same command again when it is back"
         )
     files = Files(environment)
     evaluations = _evaluations(places)
