@@ -76,12 +76,17 @@ def measured(
 def of_comparison(comparison: Mapping[str, Any], policy: str) -> Measured:
     """The figures of a policy in a comparison, as `comparison.json` has it."""
     scopes = {
-        scope: {name: Figure(**values[name]) for name in METRICS if name in values}
+        scope: {name: _figure(values[name]) for name in METRICS if name in values}
         for scope, values in comparison["policies"][policy].items()
     }
     share, draws = comparison.get("confidence"), comparison.get("bootstrap_samples")
     drawn = f"{share:.0%}, {draws} draws" if share is not None and draws is not None else UNKNOWN
-    return Measured(scopes, comparison["clips"], _judge(comparison.get("judge")), drawn)
+    return Measured(scopes, comparison.get("clips", {}), _judge(comparison.get("judge")), drawn)
+
+
+def _figure(item: Mapping[str, Any]) -> Figure:
+    """Of a comparison by any version of erv: what it doesn't have isn't known."""
+    return Figure(item.get("value"), item.get("low"), item.get("high"))
 
 
 def of_values(
