@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,9 @@ from prefect.logging import get_run_logger
 
 from erv import pipeline
 from erv.environment import Environment
+from erv.errors import ErvError
+from erv.results import page as by_setting
+from erv.results.gather import gather
 from erv.tracking import experiment_page, lock_entries, records
 from erv.tracking.names import DATA_DOCS_TAG
 from erv.tracking.run import StageRun
@@ -101,6 +105,33 @@ def docs_note(links: Mapping[str, str]) -> str:
     """The links to Data Docs for the description of a run; nothing if there are none."""
     lines = [f"- [{name}]({url})" for name, url in links.items()]
     return "\n".join(["", "Data Docs:", "", *lines, ""]) if lines else ""
+
+
+def show_by_setting(environment: Environment, parent: StageRun, addresses: dict[str, str]) -> None:
+    """Stores the figures of all results, each beside its setting, with the flow's run, and links their page.
+
+    Args:
+        environment: where MLflow is; nothing happens without one.
+        parent: the flow's own MLflow run.
+        addresses: for people, from `show_links`; gets that of the page.
+    """
+    if not environment.mlflow_uri:
+        return
+    try:
+        found = gather(environment)
+    except (ErvError, OSError) as error:
+        reason = environment.mask(str(error))
+        get_run_logger().warning("the page of figures per setting is missing from this run: %s", reason)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        paths = by_setting.write(found, Path(folder))
+        for path in paths:
+            parent.log_artifact(path, str(KEPT_REPORT.parent))
+    if "MLflow" in addresses:
+        url = f"{addresses['MLflow']}/artifacts/{KEPT_REPORT.parent}/{paths[0].name}"
+        addresses["by setting"] = url
+        with prefect_may_be_away("the link to figures per setting"):
+            create_link_artifact(key="by-setting", link=url, link_text="Figures per setting")
 
 
 def _failed_run(environment: Environment, report: StageReport) -> str | None:

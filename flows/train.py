@@ -39,6 +39,7 @@ from flows.artifacts import (
     docs_note,
     prefect_may_be_away,
     show_artifacts,
+    show_by_setting,
     show_data_docs,
     show_links,
 )
@@ -216,6 +217,8 @@ def run_pipeline(
             reported = bool(comparison) and REPORT.is_file()
             addresses = show_links(environment, parent.run_id, flow_run_id, reported)
             show_artifacts(reports, comparison, runs)
+        if any(report.name == "report" and report.outcome in ("ran", "restored") for report in reports):
+            show_by_setting(environment, parent, addresses)
         if comparison and REPORT.is_file():
             page = origin.report_with_origin(environment, settings, published, addresses, parent.tags, logger)
             with tempfile.TemporaryDirectory() as folder:

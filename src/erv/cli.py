@@ -29,6 +29,7 @@ COMMANDS = {
     "traces": "traces",
     "lineage": "lineage",
     "compare": "compare",
+    "figures": "figures",
     "study": "study",
     "explain": "explain",
     "predict": "predict",

@@ -38,6 +38,8 @@ Main = Callable[[Arguments, Settings, StageRun], None]
 NEEDED_BYTES = 500_000_000
 # The option whose value distinguishes one matrix stage from its siblings, as in `grpo@erv`.
 _MATRIX_OPTIONS = ("dataset", "variant", "name")
+# Stages that load a policy: device, precision and libraries decide what they write.
+_WITH_POLICY = ("sft", "rollouts", "grpo", "evaluate", "controls")
 
 logger = logging.getLogger("erv.stage")
 
@@ -121,6 +123,7 @@ def _run(name: str, main: Main, arguments: Arguments, distributed: bool) -> int:
             logger.warning("works with other libraries than those of %s: %s", lock, others)
             run.set_tags({TAG: others})
         main(arguments, settings, run)
+        run.set_tags(_ran(name, arguments, settings))
     except ErvError as error:
         sentence = environment.mask(full_disk(error) or str(error))
         _close(run, "FAILED", started, sentence)
@@ -237,6 +240,20 @@ def _parameters(name: str, arguments: Arguments, settings: Settings) -> dict[str
     if variant is not None:
         found["variants"] = {variant: everything["variants"].get(variant, {})}
     return found
+
+
+def _ran(name: str, arguments: Arguments, settings: Settings) -> dict[str, str]:
+    """What a stage that loads a policy ran with: what `auto` was, and what is installed."""
+    if name not in _WITH_POLICY or not ranks.is_main():
+        return {}
+    from erv.determinism import resolve_device, resolve_dtype
+    from erv.tracking.ran import policy_tags, ran_tags
+
+    device = resolve_device(settings.runtime.device)
+    dtype = resolve_dtype(settings.runtime.dtype, device)
+    tags = ran_tags(device.type, str(dtype).removeprefix("torch."))
+    folder = getattr(arguments, "policy", None)
+    return tags | policy_tags(folder) if isinstance(folder, Path) else tags
 
 
 def _close(run: StageRun | None, status: Any, started: float, message: str = "") -> None:

@@ -60,6 +60,14 @@ def test_flow_runs_everything_and_says_where_to_look(trained: Workspace, foreign
     assert trained.run("python", "-c", script).stdout.strip() == "True"
     comparison = json.loads((trained.path / "report/comparison.json").read_text())
     assert set(comparison["policies"]) == {"sft", "r1_omni", "erv"}
+    assert re.search(r"^by setting +\S+/runs/\w+/artifacts/report/by_setting\.html$", output, re.MULTILINE)
+    trained.run("erv", "figures", "--no-published")
+    found = json.loads((trained.path / "report/by_setting.json").read_text())
+    assert {(item["policy"], item["dataset"]) for item in found["results"]} == {
+        (policy, scope) for policy in ("sft", "r1_omni", "erv") for scope in ("mafw", "dfew", "overall")
+    }
+    assert found["unknown"] == {}, "what this run decided and nobody noted"
+    assert found["same"]["precision"] == "float32 on cpu"
     assert foreign.connections == 0, "the user's own MLflow, Prefect or S3 was contacted"
 
 

@@ -31,6 +31,7 @@ from erv.register.evaluate_stage import METRICS, PREDICTIONS, names_its_policy, 
 from erv.register.fetched import FetchedVersion
 from erv.settings import Settings
 from erv.tracking.description import KIND_TAG
+from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, pipeline_files
 from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id, open_run
 from erv.tracking.run import StageRun
 
@@ -175,6 +176,8 @@ def evaluate(
             for name in (PREDICTIONS, METRICS):
                 run.log_artifact(folder / name)
             run.log_text(json.dumps(comparison, indent=2, ensure_ascii=False), "figures.json")
+            for file in pipeline_files():  # they say how the clips were made that it was tested on
+                run.log_artifact(file, LOCK_ARTIFACT_FOLDER)
             return Evaluation(subject, comparison, run.run_id)
 
 

@@ -20,6 +20,7 @@ from erv.policies import Policy
 from erv.policies.common.policy import ADAPTER
 from erv.settings import MachineSettings, RuntimeSettings, SftSettings
 from erv.shards import ShardReader
+from erv.tracking.ran import note_trained
 from erv.training.common.adapters import (
     is_sharded,
     lora_config,
@@ -138,6 +139,7 @@ def fine_tune(
         stage=course.name,
     )
     refuse_sharded_adapters(trainer, course.name, lora)
+    note_trained(trainer.model.parameters())
     trainer.remove_callback(PrinterCallback)
     validation = Collator(trained, features)
     throughput = Throughput(arguments.device)

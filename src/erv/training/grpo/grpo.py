@@ -34,6 +34,7 @@ from erv.policies.common.processing import messages
 from erv.prompts import Prompt
 from erv.settings import GrpoSettings, LoraSettings, MachineSettings, RuntimeSettings, VariantSettings
 from erv.shards import ShardReader
+from erv.tracking.ran import note_trained
 from erv.training.common.adapters import (
     is_sharded,
     lora_config,
@@ -257,6 +258,7 @@ def train_grpo(
             engine=engine,
         )
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
+        note_trained(trainer.model.parameters())
         trainer.remove_callback(PrinterCallback)
         _check_reference(trainer)
         trainer.accelerator.wait_for_everyone()

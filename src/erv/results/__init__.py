@@ -1,0 +1,1 @@
+"""The figures of all results that ran, each beside its setting."""

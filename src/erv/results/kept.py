@@ -1,0 +1,134 @@
+"""Every `dvc.lock` that is kept somewhere: in the workspace, in git with DVC's experiments, in MLflow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from erv.environment import Environment
+from erv.pipeline import PipelineError, read_lock_entries
+from erv.pipeline.lock_file import NAME
+from erv.results.settings_of import Locked
+from erv.tracking.lock_entries import LOCK_ARTIFACT_FOLDER, server_of
+from erv.tracking.origin import git
+from erv.tracking.rest import Refused, Run
+
+WORKSPACE = "the workspace"
+_SHOWN = 8  # digits of a commit or run
+_LOG = ("log", "--all", "--full-history", "-m", "--format=C %H", "--raw", "--no-abbrev")
+_COMMIT = re.compile(r"C ([0-9a-f]{40})")
+_EXPERIMENT = re.compile(
+    r"(?P<commit>[0-9a-f]{40}) refs/exps/(?P<first>[0-9a-f]{2})/(?P<rest>[0-9a-f]{38})/(?P<name>[^/]+)"
+)
+_BLOB = re.compile(r":\d+ \d+ [0-9a-f]+ ([0-9a-f]{40}) [AMRC]")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A `dvc.lock`.
+
+    Attributes:
+        lock: its entries.
+        where: what has it, in words.
+        run: the MLflow run that has it, or None.
+        experiment: baseline and name of the experiment of DVC that has it, or None.
+    """
+
+    lock: Locked = field(hash=False)
+    where: str
+    run: Run | None = None
+    experiment: tuple[str, str] | None = None
+
+
+def of_workspace(workspace: Path) -> Iterator[Kept]:
+    """The workspace's own.
+
+    Raises:
+        PipelineError: it is damaged.
+    """
+    if (workspace / NAME).is_file():
+        yield Kept(read_lock_entries(workspace / NAME), WORKSPACE)
+
+
+def of_git(workspace: Path, remarks: list[str]) -> Iterator[Kept]:
+    """Those of all commits of this clone, newest first, experiments of DVC among them; equal ones once.
+
+    Args:
+        workspace: the clone.
+        remarks: takes a sentence on each that can't be read.
+    """
+    log = git(workspace, *_LOG, "--", f"./{NAME}")
+    if log is None:
+        return
+    commit, seen, of_commit = "", set[str](), _experiments(workspace)
+    for line in log.splitlines():
+        if match := _COMMIT.match(line):
+            commit = match[1]
+        elif (match := _BLOB.match(line)) and match[1] not in seen:
+            seen.add(match[1])
+            content = git(workspace, "cat-file", "blob", match[1])
+            experiment = of_commit.get(commit)
+            where = f"experiment {experiment[1]}" if experiment else f"commit {commit[:_SHOWN]}"
+            lock = None if content is None else _parsed(content, where, remarks)
+            if lock is not None:
+                yield Kept(lock, where, experiment=experiment)
+
+
+def experiments(workspace: Path) -> list[str]:
+    """The names of the experiments of DVC that this clone has."""
+    return sorted({name for _, name in _experiments(workspace).values()})
+
+
+def _experiments(workspace: Path) -> dict[str, tuple[str, str]]:
+    """Baseline and name of each experiment of DVC, by the commit in which it is kept."""
+    listed = git(workspace, "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps") or ""
+    found = {}
+    for line in listed.splitlines():
+        if match := _EXPERIMENT.fullmatch(line):
+            found[match["commit"]] = match["first"] + match["rest"], match["name"]
+    return found
+
+
+def of_runs(environment: Environment, runs: list[Run], remarks: list[str]) -> Iterator[Kept]:
+    """Those that runs of a flow, of a publication or of an evaluation have stored; equal ones once.
+
+    Raises:
+        OSError: MLflow can't be reached.
+    """
+    server, seen = server_of(environment), set[str]()
+    for run in runs:
+        where = f"MLflow run {run.info.run_id[:_SHOWN]}"
+        path = f"{LOCK_ARTIFACT_FOLDER}/{NAME}"
+        try:
+            if path not in server.list_artifacts(run.info.run_id, LOCK_ARTIFACT_FOLDER):
+                continue
+            text = server.read_artifact(run.info.run_id, path).decode("utf-8", "replace")
+        except Refused as error:  # the artifact store may be away, or have lost it, while MLflow answers
+            remarks.append(f"{where}: its {NAME} can't be read: {environment.mask(_line(error))}")
+            continue
+        if text in seen:
+            continue
+        seen.add(text)
+        lock = _parsed(text, where, remarks)
+        if lock is not None:
+            yield Kept(lock, where, run)
+
+
+def _parsed(text: str, where: str, remarks: list[str]) -> Locked | None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / NAME
+        path.write_text(text, encoding="utf-8")
+        try:
+            found: Mapping[str, Mapping[str, object]] = read_lock_entries(path)
+        except PipelineError as error:
+            reason = str(error).removeprefix(f"{path}: ")
+            remarks.append(f"{where}: its {NAME} is left out: {reason.partition(';')[0]}")
+            return None
+        return found
+
+
+def _line(error: OSError) -> str:
+    return " ".join(str(error).split())[:200]

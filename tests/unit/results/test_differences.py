@@ -1,0 +1,54 @@
+"""What two results have in common, and in what they differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from erv.errors import EvaluationError
+from erv.results.differences import apart, between, differing, shared, unknown
+from erv.results.result import Result
+
+
+def result(policy: str = "erv", *, complete: bool = True, published: bool = False, **setting: str) -> Result:
+    return Result(policy, "mafw", setting, {"lock entry": policy}, {}, complete=complete, published=published)
+
+
+def test_what_applies_to_some_is_shared_if_it_is_the_same_there() -> None:
+    rows = [result("sft", seed="1", method="sft"), result(seed="1", method="grpo", beta="0.02")]
+    assert shared(rows) == {"seed": "1", "beta": "0.02"}
+    assert differing(rows) == ["method"]
+
+
+def test_what_is_unknown_of_some_is_counted_and_no_difference() -> None:
+    rows = [result(fold="1", seed="1"), result(complete=False, seed="2"), result(fold="1", seed="1")]
+    assert (shared(rows), differing(rows), unknown(rows)) == ({"fold": "1"}, ["seed"], {"fold": 1})
+
+
+def test_what_is_unknown_of_all_is_neither_shared_nor_differing() -> None:
+    rows = [result(hardware="unknown"), result(hardware="unknown (asked for: cuda)")]
+    assert (shared(rows), differing(rows), unknown(rows)) == ({}, [], {"hardware": 2})
+
+
+def test_a_published_figure_says_nothing_of_what_its_source_does_not_state() -> None:
+    ours, theirs = result(fold="1", seed="1", method="grpo"), result(published=True, method="sft")
+    found = apart(ours, theirs)
+    assert found.differing == ("method",)
+    assert set(found.untold) == {"fold", "seed"}
+
+
+def test_two_results_that_differ_in_several_settings_are_not_called_a_comparison() -> None:
+    rows = [result("sft", fold="1", method="sft"), result(fold="2", method="grpo", beta="0.02")]
+    assert between(rows, rows[0].key, rows[1].key) == [
+        f"sft on mafw ({rows[0].key}) and erv on mafw ({rows[1].key}): they differ in 2 settings, so the"
+        " difference of their figures is not that of one thing",
+        "  Method: sft → grpo",
+        "  fold: 1 → 2",
+    ]
+    with pytest.raises(EvaluationError, match="'nothing': no result has this key"):
+        between(rows, "nothing", rows[0].key)
+
+
+def test_what_follows_from_the_method_is_no_difference_of_its_own() -> None:
+    cold, warm = result("sft", method="sft"), result(method="grpo", beta="0.02")
+    assert apart(cold, warm).differing == ("method",)
+    assert apart(result(method="grpo"), warm).differing == ("beta",)
