@@ -147,7 +147,15 @@ class Placed:
         waiting: Waiting,
         on_line: Callable[[str], None],
     ) -> dict[str, Any]:
-        one = Attempt(self.environment, board, request, attempt, self.places[request.stage], on_line)
+        one = Attempt(
+            self.environment,
+            board,
+            request,
+            attempt,
+            self.places[request.stage],
+            on_line,
+            self.machine.processes_of(request.stage),
+        )
         patience = Patience(self.machine.placement_wait_minutes * 60, one.pool, on_line)
         while True:
             if self.cancelled():

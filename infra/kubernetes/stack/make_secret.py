@@ -1,7 +1,7 @@
 """Writes `secret.env` with fresh secrets, readable by its owner only: the Secret `erv` of kustomization.yaml.
 
-Command: `python make_secret.py` in infra/kubernetes/stack (standard library only). An existing file is left alone:
-the existing databases use its passwords.
+Command: `python make_secret.py` in infra/kubernetes/stack (standard library only). An existing file is left
+alone: the existing databases use its passwords.
 """
 
 from __future__ import annotations
