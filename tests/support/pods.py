@@ -1,0 +1,113 @@
+"""What a kubelet does with a pod, as far as a process here can have it: variables, folders, commands.
+
+Prefect's Kubernetes worker is no dependency of ours, so its part is here, too: the template is filled in by
+Prefect's own code, and the variables come together as that worker puts them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.workers.base import BaseJobConfiguration
+
+REFERENCE = re.compile(r"\$\((\w+)\)")
+
+
+class JobConfiguration(BaseJobConfiguration):
+    """The part of the Kubernetes worker's configuration that we use."""
+
+    namespace: str
+    job_manifest: dict[str, Any]
+
+
+def job_for(flow_run_id: str, values: Mapping[str, Any], pool: str) -> dict[str, Any]:
+    """The job that a worker makes for a flow run; Prefect's variables of this process name the server."""
+
+    async def made() -> dict[str, Any]:
+        async with get_client() as client:
+            work_pool = await client.read_work_pool(pool)
+            flow_run = await client.read_flow_run(flow_run_id)
+            template = work_pool.base_job_template
+            found = await JobConfiguration.from_template_and_values(template, dict(values), client)
+            found.prepare_for_flow_run(flow_run, work_pool=work_pool, worker_name="a worker")
+        container = found.job_manifest["spec"]["template"]["spec"]["containers"][0]
+        own = [{"name": name, "value": value} for name, value in found.env.items()]
+        container["env"] = own + [item for item in container["env"] if item["name"] not in found.env]
+        return found.job_manifest
+
+    return asyncio.run(made())
+
+
+def variables_of(
+    container: Mapping[str, Any], settings: Mapping[str, str], secret: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables of a container; one that is missing in `settings` or `secret` is a KeyError."""
+    found: dict[str, str] = {}
+    for source in container.get("envFrom", []):
+        assert source == {"configMapRef": {"name": "erv"}}
+        found |= settings
+    for item in container.get("env", []):
+        match item.get("valueFrom"):
+            case None:
+                found[item["name"]] = REFERENCE.sub(lambda match: found[match[1]], item["value"])
+            case {"secretKeyRef": {"name": "erv", "key": key}}:
+                found[item["name"]] = secret[key]
+            case {"configMapKeyRef": {"name": "erv", "key": key}}:
+                found[item["name"]] = settings[key]
+            case {"fieldRef": {"fieldPath": "metadata.namespace"}}:
+                found[item["name"]] = "erv"
+            case other:
+                raise AssertionError(other)
+    return found
+
+
+def start_container(
+    container: Mapping[str, Any],
+    image: Path,
+    folders: Mapping[str, Path],
+    settings: Mapping[str, str],
+    secret: Mapping[str, str],
+    log: Path,
+) -> subprocess.Popen[bytes]:
+    """Starts a container's command as a process.
+
+    Args:
+        container: of a pod.
+        image: a folder in the place of `/workspace` of the image.
+        folders: one in the place of each path that is mounted.
+        settings: of the ConfigMap `erv`.
+        secret: of the Secret `erv`.
+        log: takes its output.
+    """
+    mounted = {item["mountPath"]: folders[item["name"]] for item in container["volumeMounts"]}
+    places = {"/workspace": image, **mounted}
+
+    def placed(text: str) -> str:
+        for path in sorted(places, key=len, reverse=True):
+            text = re.sub(rf"(^|(?<=[=:])){path}(?=/|$)", str(places[path]), text)
+        return text
+
+    given = variables_of(container, settings, secret)
+    environment = {name: placed(value) for name, value in given.items()}
+    # What the image itself has: its Python, and an editable installation of /workspace.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    source = str(places["/workspace"] / "src")
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), source]))
+    words: Sequence[str] = [*container.get("command", []), *container.get("args", [])]
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            [placed(word) for word in words],
+            cwd=placed(container.get("workingDir", "/workspace")),
+            env=environment,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
