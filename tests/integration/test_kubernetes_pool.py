@@ -111,74 +111,107 @@ def test_without_prefects_kubernetes_worker_it_says_where_that_is(
     assert "wrong.yaml: a job template has the two parts `variables` and" in said.stderr
 
 
-@pytest.fixture
-def image(tmp_path: Path) -> Path:
-    """What /workspace of the image has: see the Dockerfile."""
-    folder = tmp_path / "image"
-    for name in ("src", "flows"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+class Cluster:
+    """Stands for Prefect's Kubernetes worker and for Kubernetes: takes what waits, and starts pods."""
+
+    def __init__(self, stack: Environment, folder: Path) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.log = folder / "log"
+        # What /workspace of the image has: see the Dockerfile.
+        for name in ("src", "flows"):
+            shutil.copytree(
+                ROOT / name, folder / "image" / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        variables = stack.variables()
+        self.secret = {
+            name: value for name, value in variables.items() if name.endswith(("_KEY", "_TOKEN", "_STRING"))
+        }
+        self.settings = {name: value for name, value in variables.items() if name not in self.secret}
+        self.pods: list[subprocess.Popen[bytes]] = []
+
+    def waiting(self) -> list[dict[str, Any]]:
+        scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+        body = {"work_pools": {"name": {"any_": [POOL]}}, "flow_runs": scheduled}
+        return ask(self.stack, "/flow_runs/filter", body)
+
+    def take(self, run: dict[str, Any]) -> dict[str, Any]:
+        """Makes the job of a run, starts its pod and returns the job."""
+        set_state(self.stack, run["id"], "PENDING", "submitted by the worker")
+        job = job_for(run["id"], POOL, self.stack)
+        pod = job["spec"]["template"]["spec"]
+        here = self.folder / f"pod{len(self.pods)}"
+        folders = {item["name"]: here / item["name"] for item in pod["volumes"]}
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        image = self.folder / "image"
+        for container in pod["initContainers"]:
+            done = start_container(container, image, folders, {}, {}, self.log)
+            assert done.wait(60) == 0, self.log.read_text()
+        (container,) = pod["containers"]
+        given = (self.settings, self.secret, self.log)
+        self.pods.append(start_container(container, image, folders, *given))
+        return job
+
+    def end(self) -> None:
+        for pod in self.pods:
+            if pod.poll() is None:
+                os.killpg(pod.pid, signal.SIGKILL)
+                pod.wait()
 
 
 @pytest.fixture
-def ended() -> Iterator[list[subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-    yield started
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+def cluster(stack: Environment, pool: str, tmp_path: Path) -> Iterator[Cluster]:
+    found = Cluster(stack, tmp_path)
+    yield found
+    found.end()
 
 
-def test_a_pod_runs_a_placed_stage(
-    stack: Environment,
-    pool: str,
-    image: Path,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-    ended: list[subprocess.Popen[bytes]],
-) -> None:
-    """The coordinator is `erv run` itself; this test stands for Prefect's worker and for Kubernetes."""
+@pytest.fixture
+def clone(stack: Environment, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """One that sends its training, in two processes, to the pool."""
     clone = Clone(tmp_path_factory.mktemp("clone"), stack)
-    clone.place(f"{{grpo: {pool}}}", processes="2")
+    clone.place(f"{{grpo: {POOL}}}", processes="2")
     parameters = clone.folder / "params.yaml"
     parameters.write_text(parameters.read_text().replace("\n  accelerate: ", "\n  accelerate: ddp", 1))
     # Of the steps that run in several processes: the pipeline's `tune` by another name.
-    pipeline = clone.folder / "dvc.yaml"
-    pipeline.write_text(pipeline.read_text().replace("\n  tune:", "\n  grpo:"))
+    for name, old, new in (
+        ("dvc.yaml", "\n  tune:", "\n  grpo:"),
+        ("work.py", 'ROOT / "tune"', 'ROOT / "grpo"'),
+    ):
+        path = clone.folder / name
+        path.write_text(path.read_text().replace(old, new))
+    clone.control("tune", "12 0.5")
     clone.commit()
-    train = clone.start("run")
-    ended.append(train.process)
-    waiting = {
-        "work_pools": {"name": {"any_": [pool]}},
-        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
-    }
-    wait_until(lambda: ask(stack, "/flow_runs/filter", waiting) or train.process.poll() is not None, 120)
-    (run,) = ask(stack, "/flow_runs/filter", waiting)
-    set_state(stack, run["id"], "PENDING", "submitted by the worker")
+    return clone
 
-    for name, value in child_environment(stack).items():
-        if name.startswith("PREFECT_"):
-            monkeypatch.setenv(name, value)
-    job = job_for(run["id"], run["job_variables"], pool)
-    pod = job["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
-    folders = {item["name"]: tmp_path / "volumes" / item["name"] for item in pod["volumes"]}
-    for folder in folders.values():
-        folder.mkdir(parents=True)
-    variables = stack.variables()
-    secret = {name: variables[name] for name in variables if name.endswith(("_KEY", "_TOKEN", "_STRING"))}
-    settings = {name: value for name, value in variables.items() if name not in secret}
-    log = tmp_path / "log"
-    (first,) = pod["initContainers"]
-    assert start_container(first, image, folders, {}, {}, log).wait(60) == 0
-    process = start_container(container, image, folders, settings, secret, log)
-    ended.append(process)
-    assert process.wait(180) == 0, log.read_text()
-    assert train.process.wait(120) == 0, train.text() + log.read_text()
-    assert "3 stages: 3 ran" in train.text()
-    assert f"{folders['home']}" in train.text(), "it says where the stage ran"
-    assert (clone.folder / "trained/weights.txt").read_text().startswith("3 steps")
+
+def test_an_evicted_pod_is_followed_by_another(stack: Environment, clone: Clone, cluster: Cluster) -> None:
+    """The coordinator is `erv run` itself."""
+    train = clone.start("run")
+    try:
+        wait_until(lambda: cluster.waiting() or train.process.poll() is not None, 120)
+        (evicted,) = cluster.waiting()
+        job = cluster.take(evicted)
+        container = job["spec"]["template"]["spec"]["containers"][0]
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 2, "as many as machine.processes"
+
+        train.wait_for("] INFO step 4", 120)
+        cluster.pods[0].send_signal(signal.SIGTERM)  # as a kubelet does, to the first process alone
+        assert cluster.pods[0].wait(60) != 0
+        assert ask(stack, f"/flow_runs/{evicted['id']}")["state"]["type"] == "CRASHED"
+
+        wait_until(lambda: cluster.waiting() or train.process.poll() is not None, 60)
+        (followed,) = cluster.waiting()
+        cluster.take(followed)
+        assert train.process.wait(180) == 0, train.text() + cluster.log.read_text()
+    finally:
+        train.end()
+    said = train.text()
+    assert "3 stages: 3 ran" in said
+    assert "goes on from a checkpoint of an earlier attempt, step " in said
+    assert f"{cluster.folder}/pod1/home" in said, "it says where the stage ran"
+    assert (clone.folder / "trained/weights.txt").read_text().startswith("12 steps")
     assert "up to date" in clone.dvc("status")
-    assert ask(stack, f"/flow_runs/{run['id']}")["state"]["type"] == "COMPLETED"
-    assert container["resources"]["limits"]["nvidia.com/gpu"] == 2, "as many as machine.processes"
+    assert cluster.pods[1].wait(60) == 0
+    assert ask(stack, f"/flow_runs/{followed['id']}")["state"]["type"] == "COMPLETED"

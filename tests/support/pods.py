@@ -7,6 +7,7 @@ Prefect's own code, and the variables come together as that worker puts them.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import subprocess
@@ -14,9 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.workers.base import BaseJobConfiguration
+
+from erv.environment import Environment
+from erv.stack.launch import prefect_environment
+from tests.support.paths import ROOT
 
 REFERENCE = re.compile(r"\$\((\w+)\)")
 
@@ -28,22 +34,30 @@ class JobConfiguration(BaseJobConfiguration):
     job_manifest: dict[str, Any]
 
 
-def job_for(flow_run_id: str, values: Mapping[str, Any], pool: str) -> dict[str, Any]:
-    """The job that a worker makes for a flow run; Prefect's variables of this process name the server."""
+async def _job(flow_run_id: str, pool: str) -> dict[str, Any]:
+    async with get_client() as client:
+        work_pool = await client.read_work_pool(pool)
+        flow_run = await client.read_flow_run(UUID(flow_run_id))
+        values = flow_run.job_variables or {}
+        found = await JobConfiguration.from_template_and_values(
+            work_pool.base_job_template, values, client=client
+        )
+        found.prepare_for_flow_run(flow_run, work_pool=work_pool, worker_name="a worker")
+    container = found.job_manifest["spec"]["template"]["spec"]["containers"][0]
+    own = [{"name": name, "value": value} for name, value in found.env.items()]
+    container["env"] = own + [item for item in container["env"] if item["name"] not in found.env]
+    return found.job_manifest
 
-    async def made() -> dict[str, Any]:
-        async with get_client() as client:
-            work_pool = await client.read_work_pool(pool)
-            flow_run = await client.read_flow_run(flow_run_id)
-            template = work_pool.base_job_template
-            found = await JobConfiguration.from_template_and_values(template, dict(values), client)
-            found.prepare_for_flow_run(flow_run, work_pool=work_pool, worker_name="a worker")
-        container = found.job_manifest["spec"]["template"]["spec"]["containers"][0]
-        own = [{"name": name, "value": value} for name, value in found.env.items()]
-        container["env"] = own + [item for item in container["env"] if item["name"] not in found.env]
-        return found.job_manifest
 
-    return asyncio.run(made())
+def job_for(flow_run_id: str, pool: str, environment: Environment) -> dict[str, Any]:
+    """The job that a worker makes for a flow run, in a process with the variables of one."""
+    command = [sys.executable, "-m", "tests.support.pods", flow_run_id, pool]
+    made = subprocess.run(
+        command, env=prefect_environment(environment), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    job: dict[str, Any] = json.loads(made.stdout)
+    return job
 
 
 def variables_of(
@@ -90,10 +104,11 @@ def start_container(
     mounted = {item["mountPath"]: folders[item["name"]] for item in container["volumeMounts"]}
     places = {"/workspace": image, **mounted}
 
+    longest_first = "|".join(sorted(map(re.escape, places), key=len, reverse=True))
+    path = re.compile(rf"(?:^|(?<=[=:]))({longest_first})(?=/|:|$)")
+
     def placed(text: str) -> str:
-        for path in sorted(places, key=len, reverse=True):
-            text = re.sub(rf"(^|(?<=[=:])){path}(?=/|$)", str(places[path]), text)
-        return text
+        return path.sub(lambda match: str(places[match[1]]), text)
 
     given = variables_of(container, settings, secret)
     environment = {name: placed(value) for name, value in given.items()}
@@ -111,3 +126,7 @@ def start_container(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(_job(*sys.argv[1:]))))
