@@ -1,13 +1,5 @@
 # The three buckets: private, encrypted, over TLS only, and tidied up.
 
-locals {
-  buckets = {
-    raw    = coalesce(var.raw_bucket, "${var.name}-raw")
-    dvc    = coalesce(var.dvc_bucket, "${var.name}-dvc")
-    mlflow = coalesce(var.artifact_bucket, "${var.name}-mlflow")
-  }
-}
-
 resource "aws_s3_bucket" "this" {
   for_each      = local.buckets
   bucket        = each.value
@@ -57,41 +49,38 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   for_each = aws_s3_bucket.this
   bucket   = each.value.id
 
-  rule {
-    id     = "unfinished-uploads"
-    status = "Enabled"
-    filter {}
-    abort_incomplete_multipart_upload {
-      days_after_initiation = var.multipart_days
-    }
-  }
-
   dynamic "rule" {
-    for_each = each.key == "raw" ? [] : [each.key]
+    for_each = { for rule in local.lifecycle[each.key] : rule.id => rule }
     content {
-      id     = "old-versions"
-      status = "Enabled"
-      filter {}
-      noncurrent_version_expiration {
-        noncurrent_days = var.old_version_days
-      }
-      expiration {
-        expired_object_delete_marker = true
-      }
-    }
-  }
-
-  # What placed stages left: docs/machines.md. The delete markers go with the rule above.
-  dynamic "rule" {
-    for_each = each.key == "dvc" ? [each.key] : []
-    content {
-      id     = "placed-stages"
+      id     = rule.value.id
       status = "Enabled"
       filter {
-        prefix = "remote/"
+        prefix = rule.value.prefix
       }
-      expiration {
-        days = var.remote_days
+      dynamic "abort_incomplete_multipart_upload" {
+        for_each = [for days in [try(rule.value.abort_days, null)] : days if days != null]
+        content {
+          days_after_initiation = abort_incomplete_multipart_upload.value
+        }
+      }
+      dynamic "noncurrent_version_expiration" {
+        for_each = [for days in [try(rule.value.noncurrent_days, null)] : days if days != null]
+        content {
+          noncurrent_days = noncurrent_version_expiration.value
+        }
+      }
+      dynamic "expiration" {
+        for_each = [for days in [try(rule.value.days, null)] : days if days != null]
+        content {
+          days = expiration.value
+        }
+      }
+      # What a deletion leaves when its last version has gone.
+      dynamic "expiration" {
+        for_each = try(rule.value.markers, false) ? [true] : []
+        content {
+          expired_object_delete_marker = expiration.value
+        }
       }
     }
   }
@@ -99,28 +88,9 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   depends_on = [aws_s3_bucket_versioning.this]
 }
 
-data "aws_iam_policy_document" "tls" {
-  for_each = aws_s3_bucket.this
-  statement {
-    sid       = "OnlyOverTls"
-    effect    = "Deny"
-    actions   = ["s3:*"]
-    resources = [each.value.arn, "${each.value.arn}/*"]
-    principals {
-      type        = "*"
-      identifiers = ["*"]
-    }
-    condition {
-      test     = "Bool"
-      variable = "aws:SecureTransport"
-      values   = ["false"]
-    }
-  }
-}
-
 resource "aws_s3_bucket_policy" "tls" {
   for_each   = aws_s3_bucket.this
   bucket     = each.value.id
-  policy     = data.aws_iam_policy_document.tls[each.key].json
+  policy     = jsonencode(local.bucket_policies[each.key])
   depends_on = [aws_s3_bucket_public_access_block.this]
 }
