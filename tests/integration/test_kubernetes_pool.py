@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.error import HTTPError
 
@@ -16,7 +18,13 @@ import pytest
 import yaml
 
 from erv.environment import Environment, child_environment
+from erv.remote.board import Board
 from erv.stack.flow_runs import set_state
+from erv.storage.store import open_store
+from flows import attempt as attempts
+from flows import slots
+from flows.attempt import Attempt, Lost
+from flows.slots import Slots
 from tests.conftest import ROOT
 from tests.distributed.topology import Clone
 from tests.integration.prefect_api import ask
@@ -109,6 +117,71 @@ def test_without_prefects_kubernetes_worker_it_says_where_that_is(
     (scratch.folder / "wrong.yaml").write_text("variables: {}\n")
     said = scratch.erv("run", "--worker", "--pool", POOL, "--job-template", "wrong.yaml", check=False)
     assert "wrong.yaml: a job template has the two parts `variables` and" in said.stderr
+
+
+@pytest.fixture
+def asked(
+    stack: Environment, pool: str, request: pytest.FixtureRequest
+) -> Iterator[Callable[[str], Attempt]]:
+    """Makes attempts at a stage in a pool, whose runs a worker has taken; none has begun."""
+    register(stack, "processes", template=None)
+    taken: list[str] = []
+
+    def ask_for(name: str) -> Attempt:
+        board = Board(open_store(stack), stack.dvc_bucket, f"{request.node.name}-{name}")
+        wanted = SimpleNamespace(stage="tune", bucket=stack.dvc_bucket)
+        attempt = Attempt(stack, board, wanted, 1, name, lambda line: None)  # type: ignore[arg-type]
+        assert attempt.step() is None
+        body = {
+            "work_pools": {"name": {"any_": [name]}},
+            "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }
+        (run,) = ask(stack, "/flow_runs/filter", body)
+        set_state(stack, run["id"], "PENDING", "submitted by the worker")
+        taken.append(run["id"])
+        return attempt
+
+    yield ask_for
+    for number in taken:
+        set_state(stack, number, "CANCELLED", "it was a test", force=True)
+
+
+def test_a_pod_may_wait_where_a_worker_may_not(
+    stack: Environment, asked: Callable[[str], Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that waited a minute for a GPU was given up, and so were the four after it."""
+    monkeypatch.setattr(attempts, "CLAIM_SECONDS", 0.1)
+    process, pod = asked("processes"), asked(POOL)
+    assert process.step() is None
+    assert pod.step() is None
+    time.sleep(0.5)
+    with pytest.raises(Lost, match="a worker took it and never began"):
+        process.step()
+    assert pod.step() is None
+    # Once it runs, it has as long as everybody.
+    assert pod._run is not None
+    set_state(stack, pod._run.id, "RUNNING", "began")
+    assert pod.step() is None
+    time.sleep(0.5)
+    with pytest.raises(Lost, match="a worker took it and never began"):
+        pod.step()
+
+
+def test_whoever_waits_for_a_slot_leaves_it_to_a_pod_that_waits(
+    stack: Environment, asked: Callable[[str], Attempt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "UNBORN_SECONDS", 0.1)
+    monkeypatch.setattr(slots, "_LOOK_SECONDS", 0.0)
+    runs = [asked(name)._run for name in ("processes", POOL)]
+    watching = Slots(stack)
+    freed: list[str] = []
+    for _ in range(2):
+        for name in ("processes", POOL):
+            watching.free(name, freed.append)
+        time.sleep(0.5)
+    states = [ask(stack, f"/flow_runs/{run.id}")["state"]["type"] for run in runs if run is not None]
+    assert states == ["CRASHED", "PENDING"]
+    assert len(freed) == 1
 
 
 class Cluster:
