@@ -195,8 +195,19 @@ def test_every_map_secret_and_account_that_a_pod_names_is_there():
 def test_with_a_store_of_ones_own_only_that_of_the_stack_is_left_out():
     top = kustomization(OWN_S3)
     assert top["resources"] == ["../stack"]
-    removed = [yaml.safe_load(item["patch"]) for item in top["patches"] if "target" not in item]
-    assert all(item["$patch"] == "delete" for item in removed)
+    patches = [yaml.safe_load(item["patch"]) for item in top["patches"] if "target" not in item]
+    removed = [item for item in patches if item.get("$patch") == "delete"]
+    (changed,) = [item for item in patches if item not in removed]
+    (container,) = changed["spec"]["template"]["spec"]["containers"]
+    assert (changed["kind"], changed["metadata"]["name"], container["name"]) == (
+        "Deployment",
+        "mlflow",
+        "mlflow",
+    )
+    before = {item["name"] for item in all_containers()["mlflow"][0]["env"]}
+    assert {item["name"] for item in container["env"]} <= before, (
+        "else the old key would stay beside the new one"
+    )
     kinds = {(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in removed}
     there = {(item["apiVersion"], item["kind"], item["metadata"]["name"]) for item in RESOURCES}
     assert kinds <= there
