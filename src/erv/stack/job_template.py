@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from erv.errors import StackError
 from erv.files import parse_yaml
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_SETTINGS = "PREFECT_INTEGRATIONS_KUBERNETES_"
 _EXAMPLE = "see infra/kubernetes/stack/job-template.yaml"
 
 
@@ -46,4 +48,27 @@ def read_job_template(path: Path) -> dict[str, Any]:
             f"{path}: uses {', '.join(unknown)}, which `variables` doesn't have; it has"
             f" {', '.join(sorted(properties))}"
         )
+    return found
+
+
+def worker_settings(template: Mapping[str, Any]) -> dict[str, str]:
+    """What Prefect's Kubernetes worker must know of a template, as variables for its process.
+
+    It looks at the template's namespace alone, for which it needs rights there only; and it has the jobs name
+    the secret with Prefect's key, if the template does, instead of writing the key into each of them.
+
+    Args:
+        template: from `read_job_template`.
+    """
+    found: dict[str, str] = {}
+    namespace = template["variables"]["properties"].get("namespace", {}).get("default")
+    if namespace:
+        found[f"{_SETTINGS}OBSERVER_NAMESPACES"] = str(namespace)
+    pod = template["job_configuration"]["job_manifest"].get("spec", {}).get("template", {}).get("spec", {})
+    for container in pod.get("containers", []):
+        for item in container.get("env", []):
+            secret = (item.get("valueFrom") or {}).get("secretKeyRef")
+            if item.get("name") == "ERV_PREFECT_AUTH_STRING" and secret:
+                found[f"{_SETTINGS}WORKER_API_AUTH_STRING_SECRET_NAME"] = str(secret["name"])
+                found[f"{_SETTINGS}WORKER_API_AUTH_STRING_SECRET_KEY"] = str(secret["key"])
     return found

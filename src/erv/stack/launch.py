@@ -20,7 +20,7 @@ from erv.settings import load_settings
 from erv.settings.overrides import overridden
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed, listed
-from erv.stack.job_template import read_job_template
+from erv.stack.job_template import read_job_template, worker_settings
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.prefect_api import ask
@@ -30,7 +30,6 @@ from erv.tracking.origin import who
 
 TRAIN = "train/local"  # the deployment of the train flow in `prefect.yaml`
 RETRAIN = "retrain/scheduled"  # the one that looks for new data
-_KUBERNETES_SETTINGS = "PREFECT_INTEGRATIONS_KUBERNETES_"
 NIGHTLY = {"schedule": {"cron": "0 3 * * *", "timezone": "UTC"}, "active": False, "slug": "nightly"}
 
 # One line per message, with the stage it comes from; Prefect's own format is more repetitive.
@@ -119,7 +118,7 @@ def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
 
 def _serve_jobs(environment: Environment, pool: str, job_template: Path) -> NoReturn:
     """Becomes Prefect's Kubernetes worker, which needs neither the object store nor a home."""
-    read_job_template(job_template)
+    template = read_job_template(job_template)
     if importlib.util.find_spec("prefect_kubernetes") is None:
         raise StackError(
             "--job-template needs Prefect's Kubernetes worker, which isn't installed here; image erv:server"
@@ -133,9 +132,7 @@ def _serve_jobs(environment: Environment, pool: str, job_template: Path) -> NoRe
         f" time (`prefect work-pool set-concurrency-limit {pool} N` changes that)\n"
     )
     options = ["--pool", pool, "--type", pools.KUBERNETES, "--install-policy", "never"]
-    # The worker's own settings, such as the namespace that it looks at; they name no server.
-    theirs = {name: value for name, value in os.environ.items() if name.startswith(_KUBERNETES_SETTINGS)}
-    _become([*_prefect(), "worker", "start", *options], environment, **theirs)
+    _become([*_prefect(), "worker", "start", *options], environment, **worker_settings(template))
 
 
 def serve() -> NoReturn:

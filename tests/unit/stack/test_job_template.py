@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from erv.commands.run import command
 from erv.errors import StackError
 from erv.settings import load_settings
-from erv.stack.job_template import read_job_template
+from erv.stack.job_template import read_job_template, worker_settings
 from tests.support.paths import ROOT
 
 OURS = ROOT / "infra/kubernetes/stack/job-template.yaml"
@@ -16,6 +16,17 @@ OURS = ROOT / "infra/kubernetes/stack/job-template.yaml"
 
 def test_ours_is_taken():
     assert set(read_job_template(OURS)) == {"variables", "job_configuration"}
+
+
+def test_the_worker_looks_at_one_namespace_and_writes_no_key_into_jobs():
+    prefix = "PREFECT_INTEGRATIONS_KUBERNETES_"
+    assert worker_settings(read_job_template(OURS)) == {
+        f"{prefix}OBSERVER_NAMESPACES": "erv",
+        f"{prefix}WORKER_API_AUTH_STRING_SECRET_NAME": "erv",
+        f"{prefix}WORKER_API_AUTH_STRING_SECRET_KEY": "ERV_PREFECT_AUTH_STRING",
+    }
+    bare = {"variables": {"properties": {}}, "job_configuration": {"job_manifest": {}}}
+    assert worker_settings(bare) == {}
 
 
 @pytest.mark.parametrize(

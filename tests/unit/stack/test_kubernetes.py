@@ -414,12 +414,6 @@ def test_the_worker_of_jobs_makes_them_in_its_namespace_and_no_more():
     (mount,) = [item for item in container["volumeMounts"] if item["name"] == "template"]
     assert template == f"{mount['mountPath']}/job-template.yaml"
     assert defaults()["namespace"] == kustomization(FOLDER)["namespace"] == "erv"
-    given = variables_of(container, SETTINGS, SECRET)
-    kubernetes = "PREFECT_INTEGRATIONS_KUBERNETES_"
-    # The key that Prefect would else write into each job.
-    assert given[f"{kubernetes}WORKER_API_AUTH_STRING_SECRET_NAME"] == "erv"
-    assert given[f"{kubernetes}WORKER_API_AUTH_STRING_SECRET_KEY"] in make_secret.NAMES
-    assert given[f"{kubernetes}OBSERVER_NAMESPACES"] == "erv"
 
 
 def test_every_job_variable_is_explained_and_used():
