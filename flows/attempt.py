@@ -15,10 +15,14 @@ from erv.remote.board import WAITING_SECONDS, Board
 from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.remote.request import Request
 from erv.stack import flow_runs
+from erv.stack.pools import is_kubernetes, job_variables_of, read_pool
 from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
 CLAIM_SECONDS = 50.0
+# The same in a pool of Kubernetes, where a pod may wait for a GPU, for a node that is started for it, and for
+# an image of gigabytes. Prefect's worker there puts into the log of the run what keeps the pod from starting.
+POD_SECONDS = 3600.0
 _ENDED_SECONDS = 8.0  # the pulse stood still for that long after Prefect said that the run has ended
 _CANCEL_SECONDS = 12.0
 _PAUSE_SECONDS = 0.5
@@ -82,6 +86,7 @@ class Attempt:
         pool: where it is to run.
         starts: how many workers have been asked by now; each gets more time to start than the one before.
         on_line: takes lines.
+        processes: how many processes the stage is made of, each with a GPU of its own.
     """
 
     def __init__(
@@ -94,9 +99,12 @@ class Attempt:
         pool: str,
         starts: int,
         on_line: Callable[[str], None],
+        processes: int = 1,
     ) -> None:
         self._environment, self._board, self._request = environment, board, request
         self._begun = begun
+        self._processes = processes
+        self._pods = False
         self._attempt, self.pool, self._on_line = attempt, pool, on_line
         self._starts = starts
         self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
@@ -123,15 +131,32 @@ class Attempt:
         name = f"{self._request.stage} {key[:8]} #{self._attempt}"
         # The board may have been removed as old, or the bucket be a new one; Prefect forgets no run.
         once = f"{self._request.bucket}:{key}:{self._attempt}:{self._begun}"
-        run = flow_runs.start(self._environment, f"{NAME}/{self.pool}", parameters, name=name, once=once)
+        run = flow_runs.start(
+            self._environment,
+            f"{NAME}/{self.pool}",
+            parameters,
+            name=name,
+            once=once,
+            job_variables=self._job_variables(),
+        )
         if run is None:
             raise no_pool(self.pool)
         theirs = str(run.parameters.get("pool", self.pool))
         if theirs != self.pool:
             self._on_line(f"somebody else has asked work pool {theirs!r} for it, in place of {self.pool!r}")
             self.pool = theirs
+            self._pods = is_kubernetes(read_pool(self._environment, theirs))
         self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")
         return run
+
+    def _job_variables(self) -> dict[str, int]:
+        """What a pod needs for this stage beyond what its pool gives each: a GPU per process."""
+        pool = read_pool(self._environment, self.pool)
+        if pool is None or not is_kubernetes(pool):
+            return {}
+        self._pods = True
+        wanted = self._processes > 1 and "gpus" in job_variables_of(pool)
+        return {"gpus": self._processes} if wanted else {}
 
     def is_queued(self) -> bool:
         """Whether no worker has it yet."""
@@ -167,13 +192,16 @@ class Attempt:
                 return result
             if self._end.look(None if pulse is None else int(pulse.get("count", 0))) > _ENDED_SECONDS:
                 self._ended(run)
-        elif (
-            pulse is None
-            and run.state in flow_runs.HOLDING
-            and self._claim.look(0) > CLAIM_SECONDS * self._starts
-        ):
+        elif pulse is None and run.state in flow_runs.HOLDING and self._unclaimed(run):
             self._lose("a worker took it and never began")
         return None
+
+    def _unclaimed(self, run: flow_runs.FlowRun) -> bool:
+        """Whether its worker, or its pod, should have begun by now."""
+        if self._pods:  # the time in which it runs counts from when it does
+            waits = run.state == "PENDING"
+            return self._claim.look(int(waits)) > (POD_SECONDS if waits else CLAIM_SECONDS * self._starts)
+        return self._claim.look(0) > CLAIM_SECONDS * self._starts
 
     def _looked_at(self) -> flow_runs.FlowRun:
         if self._run is None:

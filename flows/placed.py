@@ -137,7 +137,10 @@ class Placed:
                 continue
             begun = str(board.begin(attempt, request.document()).get("nonce"))
             pool = self.places[request.stage]
-            one = Attempt(self.environment, board, request, attempt, begun, pool, lost + 1, on_line)
+            processes = self.machine.processes_of(request.stage)
+            one = Attempt(
+                self.environment, board, request, attempt, begun, pool, lost + 1, on_line, processes
+            )
             try:
                 return self._watch(one, request.stage, waiting, on_line), False
             except Lost as loss:

@@ -16,7 +16,9 @@ from erv.remote.board import Board
 from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.stack import flow_runs
 from erv.stack.flow_runs import FlowRun
+from erv.stack.pools import is_kubernetes, read_pool
 from erv.storage.store import Store, open_store
+from flows.attempt import POD_SECONDS
 
 # A run that was taken and has no pulse yet: its worker may still be starting Python.
 UNBORN_SECONDS = 55.0
@@ -38,6 +40,7 @@ class Slots:
         self._guard = threading.Lock()
         self._looked: dict[str, float] = {}
         self._watched: dict[str, Watched] = {}
+        self._pods: dict[str, bool] = {}
         self._opened: Store | None = None
 
     def free(self, pool: str, say: Callable[[str], None]) -> None:
@@ -53,9 +56,15 @@ class Slots:
             self._looked[pool] = now
             for run in flow_runs.holding(self._environment, pool):
                 if all(name in run.parameters for name in _NEEDED):
-                    self._judge(run, pool, say)
+                    self._judge(run, pool, say, waits=self._has_pods(pool) and run.state == "PENDING")
 
-    def _judge(self, run: FlowRun, pool: str, say: Callable[[str], None]) -> None:
+    def _has_pods(self, pool: str) -> bool:
+        if pool not in self._pods:
+            self._pods[pool] = is_kubernetes(read_pool(self._environment, pool))
+        return self._pods[pool]
+
+    def _judge(self, run: FlowRun, pool: str, say: Callable[[str], None], *, waits: bool) -> None:
+        """Looks at one run; `waits` if it is a pod that may not have started yet."""
         if self._opened is None:
             self._opened = open_store(self._environment)
         attempt = int(run.parameters["attempt"])
@@ -65,8 +74,9 @@ class Slots:
         except StorageError:  # a bucket of somebody else, or the store is away: nothing can be said
             return
         watched = self._watched.setdefault(run.id, Watched())
-        still = watched.look(None if pulse is None else int(pulse.get("count", 0)))
-        if still <= (UNBORN_SECONDS * min(attempt, _MOST_STARTS) if pulse is None else DEAD_SECONDS):
+        still = watched.look(-int(waits) if pulse is None else int(pulse.get("count", 0)))
+        unborn = POD_SECONDS if waits else UNBORN_SECONDS * min(attempt, _MOST_STARTS)
+        if still <= (unborn if pulse is None else DEAD_SECONDS):
             return
         reason = f"its worker has given no sign of life for {still:.0f} s"
         try:

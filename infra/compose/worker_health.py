@@ -1,8 +1,8 @@
 """Health check of the worker's container: exit code 0 while the Prefect server sees a worker online.
 
-Command: `python worker_health.py` in the worker's clone, with `ERV_PREFECT_API_URL` and, if the server asks
-for it, `ERV_PREFECT_AUTH_STRING` set. It asks for the pool of that clone on this machine. A worker that hangs
-sends no heartbeats and goes offline after a while; a check of its process would not notice.
+Command: `python worker_health.py [POOL]` in the worker's clone, with `ERV_PREFECT_API_URL` and, if the server
+asks for it, `ERV_PREFECT_AUTH_STRING` set. By default it asks for the pool of that clone on this machine. A
+worker that hangs sends no heartbeats and goes offline after a while; a check of its process would not notice.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def online(api_url: str, pool: str, timeout: float = 10.0, auth_string: str = ""
 if __name__ == "__main__":
     found = online(
         os.environ["ERV_PREFECT_API_URL"],
-        pool_of(Path.cwd()),
+        sys.argv[1] if len(sys.argv) > 1 else pool_of(Path.cwd()),
         auth_string=os.environ.get("ERV_PREFECT_AUTH_STRING", ""),
     )
     raise SystemExit(0 if found else "no worker of the pool is online")

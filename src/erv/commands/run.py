@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 from click.core import ParameterSource
@@ -54,6 +55,12 @@ from click.core import ParameterSource
 @click.option(
     "--pool", metavar="POOL", help="With --worker: serve a work pool that other clones send stages to."
 )
+@click.option(
+    "--job-template",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="With --pool: run each stage as a Kubernetes job, made from this base job template of Prefect.",
+)
 def command(
     targets: tuple[str, ...],
     only: str | None,
@@ -71,6 +78,7 @@ def command(
     cancel_waiting: bool,
     worker: bool,
     pool: str | None,
+    job_template: Path | None,
 ) -> None:
     """Run the pipeline: every stage, or TARGETs (`grpo`, `grpo@erv`) and what they need.
 
@@ -99,6 +107,8 @@ def command(
         raise click.UsageError("--workers goes with a run or with --deploy, which --worker then serves")
     if pool is not None and not worker:
         raise click.UsageError("--pool goes with --worker; stages are sent there by machine.placement")
+    if job_template is not None and pool is None:
+        raise click.UsageError("--job-template goes with --worker --pool POOL, whose stages it makes jobs of")
     if replace and not deploy:
         raise click.UsageError("--replace goes with --deploy")
     if cancel_waiting and not deploy:
@@ -125,7 +135,7 @@ def command(
     if deploy:
         launch.deploy(workers=workers if given else None, replace=replace, cancel_waiting=cancel_waiting)
     elif pool is not None:
-        launch.serve_shared(pool)
+        launch.serve_shared(pool, job_template)
     elif worker:
         launch.serve()
     else:

@@ -99,6 +99,10 @@ class GrpoMachine(Section):
     vllm_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
 
 
+# The steps that run under `accelerate`.
+LAUNCHED = ("sft", "grpo")
+
+
 class EvaluateMachine(Section):
     """`machine.evaluate`: processes that generate, and the disk space for what the towers made of clips.
 
@@ -166,6 +170,17 @@ class MachineSettings(Section):
             stage: as `dvc.yaml` names it, such as `grpo@erv`.
         """
         return self.placement.get(stage, self.placement.get(stage.partition("@")[0]))
+
+    def processes_of(self, stage: str) -> int:
+        """How many processes, each with a GPU of its own, a stage spreads over.
+
+        Args:
+            stage: as `dvc.yaml` names it, such as `grpo@erv`.
+        """
+        step = stage.partition("@")[0]
+        if step == "evaluate":
+            return self.evaluate.processes
+        return self.processes if step in LAUNCHED else 1
 
     @property
     def layout(self) -> str:

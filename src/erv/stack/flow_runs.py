@@ -30,9 +30,23 @@ class FlowRun:
 
 
 def start(
-    environment: Environment, deployment: str, parameters: Mapping[str, Any], *, name: str, once: str
+    environment: Environment,
+    deployment: str,
+    parameters: Mapping[str, Any],
+    *,
+    name: str,
+    once: str,
+    job_variables: Mapping[str, Any] | None = None,
 ) -> FlowRun | None:
     """Asks for a run of a deployment; with the same `once`, everybody gets the same run.
+
+    Args:
+        environment: where Prefect is.
+        deployment: `FLOW/NAME`.
+        parameters: of the flow.
+        name: of the run.
+        once: the idempotency key.
+        job_variables: what differs from the defaults of the work pool's job template.
 
     Returns:
         The run; None if there is no such deployment.
@@ -43,7 +57,9 @@ def start(
     found = ask(environment, f"/deployments/name/{deployment}", missing=True)
     if found is None:
         return None
-    body = {"parameters": dict(parameters), "name": name, "idempotency_key": once}
+    body: dict[str, Any] = {"parameters": dict(parameters), "name": name, "idempotency_key": once}
+    if job_variables:
+        body["job_variables"] = dict(job_variables)
     return _run(ask(environment, f"/deployments/{found['id']}/create_flow_run", body))
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from erv.settings import load_settings
 from erv.settings.overrides import overridden
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed, listed
+from erv.stack.job_template import read_job_template, worker_settings
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.prefect_api import ask
@@ -82,14 +84,23 @@ def run_flow(
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
 
 
-def serve_shared(pool: str) -> NoReturn:
+def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
     """Replaces this process by a Prefect worker for a work pool that several clones send stages to.
 
+    It needs the code of a clone, but no pipeline: what stages run comes with their requests.
+
+    Args:
+        pool: its name; a missing one is made.
+        job_template: makes each stage a Kubernetes job; None runs them here.
+
     Raises:
-        StackError: no Prefect server answers, no object store is named, or another clone's code would run.
+        StackError: no Prefect server answers, no object store is named, another clone's code would run, the
+            pool is of another type, or the template has faults.
         StorageError: the store refuses this machine; a worker that it refuses would fail whatever it takes.
     """
-    environment = _clone()
+    environment = _clone(needs="flows/run_stage.py", called="code of erv's workers")
+    if job_template is not None:
+        _serve_jobs(environment, pool, job_template)
     _require_prefect(environment)
     if not environment.has_storage:
         raise StackError(f"a worker needs the object store; {remedy_for('S3', environment.workspace)}")
@@ -106,6 +117,25 @@ def serve_shared(pool: str) -> NoReturn:
     )
     options = ["--pool", pool, "--type", "process", "--limit", "1"]
     _become([*_prefect(), "worker", "start", *options], environment)
+
+
+def _serve_jobs(environment: Environment, pool: str, job_template: Path) -> NoReturn:
+    """Becomes Prefect's Kubernetes worker, which needs neither the object store nor a home."""
+    template = read_job_template(job_template)
+    if importlib.util.find_spec("prefect_kubernetes") is None:
+        raise StackError(
+            "--job-template needs Prefect's Kubernetes worker, which isn't installed here; image erv:server"
+            " has it, elsewhere: pip install -r infra/compose/requirements-server.txt"
+        )
+    _require_prefect(environment)
+    register = ["-m", "flows.shared_pools", pool, f"--job-template={job_template.resolve()}"]
+    limit = _call([sys.executable, *register], environment).strip().rpartition(": ")[2]
+    sys.stderr.write(
+        f"serving work pool {pool}: each stage is a Kubernetes job, made from {job_template}; {limit} at a"
+        f" time (`prefect work-pool set-concurrency-limit {pool} N` changes that)\n"
+    )
+    options = ["--pool", pool, "--type", pools.KUBERNETES, "--install-policy", "never"]
+    _become([*_prefect(), "worker", "start", *options], environment, **worker_settings(template))
 
 
 def serve() -> NoReturn:
@@ -243,11 +273,11 @@ def prefect_environment(environment: Environment) -> dict[str, str]:
     return variables
 
 
-def _clone() -> Environment:
+def _clone(needs: str = "dvc.yaml", called: str = "pipeline") -> Environment:
     environment = load_environment()
-    if not (environment.workspace / "dvc.yaml").is_file():
+    if not (environment.workspace / needs).is_file():
         raise StackError(
-            f"{environment.workspace}: there is no pipeline here (dvc.yaml is missing); go to the root of the"
+            f"{environment.workspace}: there is no {called} here ({needs} is missing); go to the root of the"
             " repository"
         )
     require_own_code(environment.workspace)
@@ -290,7 +320,7 @@ def _prefect() -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt"]
 
 
-def _become(command: list[str], environment: Environment) -> NoReturn:
+def _become(command: list[str], environment: Environment, **more: str) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(command[0], command, prefect_environment(environment))  # noqa: S606
+    os.execve(command[0], command, {**prefect_environment(environment), **more})  # noqa: S606

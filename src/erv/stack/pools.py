@@ -18,6 +18,7 @@ from erv.environment import Environment
 from erv.files import sha256_of_text
 from erv.stack.prefect_api import ask
 
+KUBERNETES = "kubernetes"  # the type of a pool whose runs are Kubernetes jobs
 FORMER = "erv"  # the one pool that all clones had in earlier versions
 _LONGEST = 60  # characters of a folder in the name of its pool
 
@@ -50,6 +51,17 @@ def folder_of(pool: Mapping[str, Any]) -> str | None:
     variables = (pool.get("base_job_template") or {}).get("variables") or {}
     folder = variables.get("properties", {}).get("working_dir", {}).get("default")
     return str(folder) if folder else None
+
+
+def is_kubernetes(pool: Mapping[str, Any] | None) -> bool:
+    """Whether the runs of a pool are Kubernetes jobs; not if there is no pool."""
+    return pool is not None and pool.get("type") == KUBERNETES
+
+
+def job_variables_of(pool: Mapping[str, Any]) -> frozenset[str]:
+    """What can be set for a run of a pool."""
+    variables = (pool.get("base_job_template") or {}).get("variables") or {}
+    return frozenset(variables.get("properties") or {})
 
 
 def worker_is_online(environment: Environment, name: str) -> bool:
