@@ -155,7 +155,8 @@ def snippet() -> str:
 
 @pytest.mark.long
 def test_what_train_brings_trains_two_steps_of_grpo(wheel: Path, tmp_path: Path) -> None:
-    site = environment(tmp_path / "site", brought(wheel, "train"))
+    # dill, which hashes for datasets, copies modules that lie elsewhere, globals and all.
+    site = environment(tmp_path / "site-packages", brought(wheel, "train"))
     shutil.copy(ROOT / "params.yaml", tmp_path)
     write_cold_start(tmp_path / "policy")
     (tmp_path / "clips").mkdir()
