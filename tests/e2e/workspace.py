@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import yaml
 
+from erv.libraries import running_python
 from tests.support.paths import ROOT
 
 REPOSITORY = ROOT
@@ -170,7 +171,8 @@ def clone(folder: Path, foreign: Listener) -> Workspace:
     }
     workspace = Workspace(path, environment)
     workspace.run("erv", "params", "use", "tiny")
-    workspace.set_params(OFTEN)
+    # Results are recorded with the Python that runs the tests, whichever of the three it is.
+    workspace.set_params({**OFTEN, "runtime": {"python": running_python()}})
     workspace.run("git", "init", "-q", ".")
     workspace.run("git", "add", "-A")
     workspace.run("git", "commit", "-q", "-m", "clone")

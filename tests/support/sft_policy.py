@@ -91,3 +91,16 @@ def weights(policy: Policy) -> Weights:
 def largest_difference(one: Weights, other: Weights) -> float:
     assert set(one) == set(other)
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def update_difference(one: Weights, other: Weights, start: Weights) -> float:
+    """How far apart two updates of `start` are, as a share of the first one's length.
+
+    The largest difference of a weight says little here: AdamW's first step divides a gradient by its own
+    size, so one that is zero but for rounding (5e-10, where others are 1e-3) moves its weight by a few
+    percent of a full step.
+    """
+    assert set(one) == set(other) == set(start)
+    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in one)
+    length = sum(float((one[name] - start[name]).double().square().sum()) for name in one)
+    return (apart / length) ** 0.5

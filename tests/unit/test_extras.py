@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,12 +16,15 @@ from email.parser import Parser
 from importlib.metadata import PackagePath, distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from safetensors.numpy import load_file
 
 from erv.register.requirements import closure
 from tests.support.paths import ROOT
+from tests.support.tiny_grpo import write_cold_start
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -138,6 +142,38 @@ def test_the_library_imports_with_what_train_brings(wheel: Path, tmp_path: Path)
     done = run(wheel, site, IMPORT, str(wheel), *LIBRARY)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 50
+
+
+def snippet() -> str:
+    """The program in docs/training.md that trains in an image of one's own."""
+    section = (
+        (ROOT / "docs/training.md").read_text(encoding="utf-8").partition("\n## In an image of your own\n")[2]
+    )
+    (program,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    return program
+
+
+@pytest.mark.long
+def test_what_train_brings_trains_two_steps_of_grpo(wheel: Path, tmp_path: Path) -> None:
+    # dill, which hashes for datasets, copies modules that lie elsewhere, globals and all.
+    site = environment(tmp_path / "site-packages", brought(wheel, "train"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_cold_start(tmp_path / "policy")
+    (tmp_path / "clips").mkdir()
+    truths = {f"clip_{number:02d}": ("anger", "happiness")[number % 2] for number in range(16)}
+    (tmp_path / "truths.json").write_text(json.dumps(truths))
+    random = np.random.default_rng(0)
+    for name in truths:
+        frames = random.integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+        sound = random.integers(-9000, 9000, 12000).astype(np.int16)
+        np.savez(tmp_path / "clips" / f"{name}.npz", frames=frames, sound=sound)
+
+    done = run(wheel, site, snippet())
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"step 1: reward -?\d\.\d\d\nstep 2: reward -?\d\.\d\d\n", done.stdout), done.stdout
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("policy", "trained"))
+    assert before.keys() == after.keys()
 
 
 def test_help_needs_no_extra_and_a_command_names_the_one_it_lacks(wheel: Path, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.recomputing import recomputing
 from erv.training.common.sft_trainer import LOG_STEPS, OmniSFTTrainer, Reporter
+from erv.training.common.special_tokens import special_tokens_kept
 from erv.training.common.throughput import OnMetrics, Throughput
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,8 @@ def fine_tune(
     newest = latest_checkpoint(checkpoints)
     if newest is not None:
         logger.info("%s: resuming from %s", course.name, newest.name)
-    with throughput, frozen_linears_in(dtype, [trainer.model] if lora.enabled else []):
+    frozen = [trainer.model] if lora.enabled else []
+    with throughput, frozen_linears_in(dtype, frozen), special_tokens_kept(trained.model):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     trainer.check_weights()
     return _finish(trainer, policy, settings, checkpoints, output)

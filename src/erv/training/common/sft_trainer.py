@@ -54,13 +54,16 @@ _METRICS = {
 class OmniSFTTrainer(SFTTrainer):
     """`trl.SFTTrainer` for batches of a `Collator`; see the module for what is overridden and why."""
 
-    loss_is_scaled_for_ga = True  # `compute_loss` divides by the tokens of the whole update
+    # `loss_is_scaled_for_ga` stays None. Under transformers before 5.19, TRL turns True into a
+    # `compute_loss_func` that is no function, and its own `compute_loss` calls it. None says the same where
+    # the tokens of an update are counted.
 
     def __init__(self, *args: Any, stage: str, **kwargs: Any) -> None:
         """Takes the arguments of `trl.SFTTrainer`, and `stage`, the stage's name in messages."""
         self._stage = stage
         super().__init__(*args, **kwargs)
-        self.model_accepts_loss_kwargs = True  # otherwise `Trainer` doesn't count the tokens of an update
+        # Otherwise `Trainer` doesn't count the tokens of an update, and divides the loss by its passes again.
+        self.model_accepts_loss_kwargs = True
         self._plain = self.accelerator.num_processes == 1 and self.accelerator.device.type == "cpu"
 
     def compute_loss(

@@ -49,6 +49,7 @@ from erv.training.common.clip_features import ClipFeatures, policy_encoder
 from erv.training.common.half_precision import frozen_linears_in
 from erv.training.common.ranks import is_main, one_gpu_each
 from erv.training.common.recomputing import recomputing
+from erv.training.common.special_tokens import special_tokens_kept
 from erv.training.common.throughput import OnMetrics, Throughput
 from erv.training.grpo.checked_reward import CheckedReward
 from erv.training.grpo.collapse import Diverged
@@ -267,7 +268,8 @@ def train_grpo(
             logger.info("grpo: resuming from %s", newest.name)
             trainer.load_kept(newest)
         try:
-            with frozen_linears_in(dtype, _frozen_models(trainer, settings.lora)):
+            frozen = _frozen_models(trainer, settings.lora)
+            with frozen_linears_in(dtype, frozen), special_tokens_kept(trained.model):
                 trainer.train(resume_from_checkpoint=str(newest) if newest else None)
             trainer.check_weights(trainer.state.global_step)
         except Diverged as error:

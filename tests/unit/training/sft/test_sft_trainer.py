@@ -31,11 +31,13 @@ from tests.support.sft_policy import (
     SETTINGS,
     largest_difference,
     train,
+    update_difference,
     weights,
     write_base,
     write_clips,
 )
 
+CLOSE = 1e-3  # of an update; a mean of the passes' means is 0.35 away
 LORA = LoraSettings(enabled=True, rank=4, alpha=8, dropout=0.0, quantize="none")
 
 
@@ -60,6 +62,12 @@ def plain(base: Path, shards: dict[str, ShardReader], folder: Path) -> dict[str,
     return weights(train(base, shards, folder / "plain", SETTINGS))
 
 
+@pytest.fixture(scope="module")
+def started(base: Path) -> dict[str, torch.Tensor]:
+    """The weights before any step."""
+    return weights(load_policy(base))
+
+
 def changed(**changes: Any) -> SftSettings:
     return SftSettings.model_validate(SETTINGS.model_dump() | changes)
 
@@ -80,7 +88,7 @@ def test_the_seams_are_where_trl_has_them() -> None:
     body = inspect.getsource(SFTTrainer)
     for used in ('_metrics[mode]["mean_token_accuracy"]', "self.create_model_card(", "skip_prepare_dataset"):
         assert used in body, f"TRL's SFTTrainer no longer has {used}"
-    assert hasattr(SFTTrainer, "loss_is_scaled_for_ga")
+    assert SFTTrainer.loss_is_scaled_for_ga is OmniSFTTrainer.loss_is_scaled_for_ga is None
 
 
 def test_the_overrides_are_called(
@@ -112,6 +120,7 @@ def test_trls_own_loss_learns_the_same(
     base: Path,
     shards: dict[str, ShardReader],
     plain: dict[str, torch.Tensor],
+    started: dict[str, torch.Tensor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -126,7 +135,7 @@ def test_trls_own_loss_learns_the_same(
     monkeypatch.setattr(OmniSFTTrainer, "__init__", tiled)
     seen: list[dict[str, float]] = []
     policy = train(base, shards, tmp_path, SETTINGS, on_metrics=lambda metrics, step: seen.append(metrics))
-    assert largest_difference(weights(policy), plain) < 1e-5
+    assert update_difference(plain, weights(policy), started) < CLOSE
     assert any("validation_loss" in metrics for metrics in seen)
 
 
@@ -197,10 +206,14 @@ def test_packed_rows_have_no_padding(base: Path, shards: dict[str, ShardReader])
 
 @pytest.mark.slow
 def test_training_on_packed_rows_learns_the_same(
-    base: Path, shards: dict[str, ShardReader], plain: dict[str, torch.Tensor], tmp_path: Path
+    base: Path,
+    shards: dict[str, ShardReader],
+    plain: dict[str, torch.Tensor],
+    started: dict[str, torch.Tensor],
+    tmp_path: Path,
 ) -> None:
     packed = train(base, shards, tmp_path, changed(packing=True), machine=machine(rows_per_pass=2))
-    assert largest_difference(weights(packed), plain) < 1e-5
+    assert update_difference(plain, weights(packed), started) < CLOSE
 
 
 def test_a_policy_that_mixes_packed_examples_is_refused(
@@ -236,20 +249,28 @@ def test_a_policy_that_mixes_packed_examples_is_refused(
 
 
 def test_several_passes_make_the_same_update(
-    base: Path, shards: dict[str, ShardReader], plain: dict[str, torch.Tensor], tmp_path: Path
+    base: Path,
+    shards: dict[str, ShardReader],
+    plain: dict[str, torch.Tensor],
+    started: dict[str, torch.Tensor],
+    tmp_path: Path,
 ) -> None:
     """The completions differ in length: a mean of means would be another update."""
     lengths = {len(item["completion"]) for item in examples_of(base, shards)[1]}
     assert len(lengths) > 1
     policy = train(base, shards, tmp_path, SETTINGS, machine=machine(rows_per_pass=1))
-    assert largest_difference(weights(policy), plain) < 1e-5
+    assert update_difference(plain, weights(policy), started) < CLOSE
 
 
 def test_gradient_checkpointing_learns_the_same(
-    base: Path, shards: dict[str, ShardReader], plain: dict[str, torch.Tensor], tmp_path: Path
+    base: Path,
+    shards: dict[str, ShardReader],
+    plain: dict[str, torch.Tensor],
+    started: dict[str, torch.Tensor],
+    tmp_path: Path,
 ) -> None:
     policy = train(base, shards, tmp_path, changed(gradient_checkpointing=True))
-    assert largest_difference(weights(policy), plain) < 1e-5
+    assert update_difference(plain, weights(policy), started) < CLOSE
     assert policy.model.model.language_model.gradient_checkpointing
 
 
@@ -323,6 +344,7 @@ def test_two_processes_learn_what_one_does(
     base: Path,
     shards: dict[str, ShardReader],
     plain: dict[str, torch.Tensor],
+    started: dict[str, torch.Tensor],
     tmp_path: Path,
 ) -> None:
     with socket.socket() as free:
@@ -346,4 +368,5 @@ def test_two_processes_learn_what_one_does(
     assert "validation_loss" in printed[0]
     assert "validation_loss" not in printed[1], "only the first process reports"
     assert (tmp_path / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
-    assert largest_difference(weights(load_policy(tmp_path / "policy")), plain) < 1e-5
+    together = weights(load_policy(tmp_path / "policy"))
+    assert update_difference(plain, together, started) < CLOSE
