@@ -89,6 +89,8 @@ class GrpoMachine(Section):
         static_decode: whether grpo generates with a cache of fixed size, on a GPU as a CUDA graph.
         vllm_python: interpreter of the environment that vLLM is installed in, for `grpo.generation: vllm`.
         vllm_memory: share of the GPU's memory that vLLM takes while it generates.
+        validate_steps: steps between measurements on validation clips, as `erv sweep` sets it; None for none.
+        validate_clips: how many of these clips are asked about.
     """
 
     rows_per_pass: PositiveInt | None
@@ -97,6 +99,8 @@ class GrpoMachine(Section):
     static_decode: bool = False
     vllm_python: Annotated[str, Field(min_length=1)] = ".venv-vllm/bin/python"
     vllm_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    validate_steps: PositiveInt | None = None
+    validate_clips: PositiveInt = 128
 
 
 class EvaluateMachine(Section):
