@@ -15,6 +15,7 @@ from erv.remote.board import WAITING_SECONDS, Board
 from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.remote.request import Request
 from erv.stack import flow_runs
+from erv.stack.sweep_queue import QUEUE, SweepQueue
 from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
@@ -81,7 +82,9 @@ class Attempt:
         attempt: int,
         pool: str,
         on_line: Callable[[str], None],
+        queue: SweepQueue | None = None,
     ) -> None:
+        self._queue = queue
         self._environment, self._board, self._request = environment, board, request
         self._attempt, self.pool, self._on_line = attempt, pool, on_line
         self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
@@ -107,7 +110,16 @@ class Attempt:
         }
         name = f"{self._request.stage} {key[:8]} #{self._attempt}"
         once = f"{self._request.bucket}:{key}:{self._attempt}"
-        run = flow_runs.start(self._environment, f"{NAME}/{self.pool}", parameters, name=name, once=once)
+        if self._queue is not None:
+            self._queue.keep(self.pool)
+        run = flow_runs.start(
+            self._environment,
+            f"{NAME}/{self.pool}",
+            parameters,
+            name=name,
+            once=once,
+            queue=None if self._queue is None else QUEUE,
+        )
         if run is None:
             raise no_pool(self.pool)
         self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")

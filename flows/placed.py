@@ -24,6 +24,7 @@ from erv.remote.request import Request
 from erv.settings.machine import MachineSettings
 from erv.stack.outages import through_outages
 from erv.stack.pools import read_pool, worker_is_online
+from erv.stack.sweep_queue import SweepQueue
 from erv.tracking import lock_entries
 from flows.attempt import Attempt, Lost, NoPoolError, Waiting, no_pool
 from flows.patience import NobodyComesError, Patience
@@ -47,6 +48,7 @@ class Placed:
         flow_run_id: of this flow run.
         variables: for the stages: which runs they belong to.
         cancelled: whether to stop.
+        sweeping: whether this is a trial of a sweep, which leaves slots to others.
     """
 
     environment: Environment
@@ -57,10 +59,14 @@ class Placed:
     flow_run_id: str
     variables: Mapping[str, str]
     cancelled: Callable[[], bool]
+    sweeping: bool = False
+    _queue: SweepQueue | None = field(init=False)
     _slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_slots", Slots(self.environment))
+        queue = SweepQueue(self.environment, self.machine.placement_spare) if self.sweeping else None
+        object.__setattr__(self, "_queue", queue)
 
     def run(self, stage: PipelineStage, on_line: Callable[[str], None]) -> StageResult:
         """Brings a placed stage up to date.
@@ -147,7 +153,9 @@ class Placed:
         waiting: Waiting,
         on_line: Callable[[str], None],
     ) -> dict[str, Any]:
-        one = Attempt(self.environment, board, request, attempt, self.places[request.stage], on_line)
+        one = Attempt(
+            self.environment, board, request, attempt, self.places[request.stage], on_line, self._queue
+        )
         patience = Patience(self.machine.placement_wait_minutes * 60, one.pool, on_line)
         while True:
             if self.cancelled():
@@ -159,6 +167,8 @@ class Placed:
                 if result is not None:
                     return result
                 if one.is_queued():
+                    if self._queue is not None:
+                        self._queue.keep(one.pool)
                     self._slots.free(one.pool, on_line)
                     patience.look(worker_is_online(self.environment, one.pool))
                 else:

@@ -22,6 +22,7 @@ COMMANDS = {
     "run": "run",
     "accept": "accept",
     "repeat": "repeat",
+    "sweep": "sweep",
     "verify": "verify",
     "publish": "publish",
     "evaluate": "evaluate",

@@ -127,6 +127,7 @@ class MachineSettings(Section):
         placement: work pool of Prefect by stage (`grpo@erv`) or step (`grpo`): those run on its workers.
         carry_changes: whether uncommitted changes go along with a placed stage, as a patch on record.
         placement_wait_minutes: how long a placed stage waits while no worker serves its pool.
+        placement_spare: slots of a work pool that sweeps leave to other runs.
         price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
             nobody asks.
     """
@@ -138,6 +139,7 @@ class MachineSettings(Section):
     placement: dict[str, PoolName] = Field(default_factory=dict)
     carry_changes: bool = False
     placement_wait_minutes: PositiveFloat = 60.0
+    placement_spare: Annotated[int, Field(ge=0)] = 1
     price_per_hour: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine

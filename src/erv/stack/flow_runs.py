@@ -30,9 +30,23 @@ class FlowRun:
 
 
 def start(
-    environment: Environment, deployment: str, parameters: Mapping[str, Any], *, name: str, once: str
+    environment: Environment,
+    deployment: str,
+    parameters: Mapping[str, Any],
+    *,
+    name: str,
+    once: str,
+    queue: str | None = None,
 ) -> FlowRun | None:
     """Asks for a run of a deployment; with the same `once`, everybody gets the same run.
+
+    Args:
+        environment: where Prefect is.
+        deployment: `flow/deployment`.
+        parameters: of the flow.
+        name: of the run.
+        once: whoever asks with it again gets the run that there is.
+        queue: of the deployment's work pool; its usual one by default.
 
     Returns:
         The run; None if there is no such deployment.
@@ -44,6 +58,8 @@ def start(
     if found is None:
         return None
     body = {"parameters": dict(parameters), "name": name, "idempotency_key": once}
+    if queue is not None:
+        body["work_queue_name"] = queue
     return _run(ask(environment, f"/deployments/{found['id']}/create_flow_run", body))
 
 

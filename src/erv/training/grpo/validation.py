@@ -58,8 +58,8 @@ def drawn(rows: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """
     if not rows:
         raise DataError(
-            "grpo: machine.grpo.validate_steps asks for measurements on validation clips, but the data sets in"
-            " roles.train have none; raise ingest.validation_share, or leave validate_steps empty"
+            "grpo: machine.grpo.validate_steps asks for measurements on validation clips, but the data sets"
+            " in roles.train have none; raise ingest.validation_share, or leave validate_steps empty"
         )
     chosen = {row["clip"] for row in sorted(rows, key=lambda row: sha256_of_text(row["clip"]))[:most]}
     return [row for row in rows if row["clip"] in chosen]
