@@ -1,8 +1,8 @@
 """The queue in which the trials of sweeps wait in a work pool: behind everybody else, and never in all slots.
 
 Prefect does the queueing: a queue has a priority and a limit, and its server keeps both over all sweeps of
-all clones. What Prefect doesn't know is how many workers there are, so whoever waits in the queue keeps its limit
-at what this module says; all do so by the same rule.
+all clones. What Prefect doesn't know is how many workers there are, so whoever waits in the queue keeps its
+limit at what this module says; all do so by the same rule.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ def check_comparable(measure: Measure, names: Sequence[str]) -> None:
         if any(name == part or name.startswith(f"{part}.") for part in measure.fixed):
             other = " (grpo's accuracy can)" if measure.metric == "reward" else ""
             raise SettingsError(
-                f"{name} decides what {measure.metric} is measured on or by, so trials that differ in it can't"
-                f" be compared by it{other}; leave it out, or set it for all trials with --set"
+                f"{name} decides what {measure.metric} is measured on or by, so trials that differ in it"
+                f" can't be compared by it{other}; leave it out, or set it for all trials with --set"
             )
 
 

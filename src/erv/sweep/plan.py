@@ -87,8 +87,8 @@ class Plan:
                 )
                 raise SettingsError(
                     f"sweep {self.name!r} was begun with another state of"
-                    f" {names.get(item.name, item.name)}{shown}, and its trials must stay comparable; give its"
-                    " name alone to go on as it began, or another name"
+                    f" {names.get(item.name, item.name)}{shown}, and its trials must stay comparable; give"
+                    " its name alone to go on as it began, or another name"
                 )
 
 

@@ -168,7 +168,7 @@ def read_space(path: Path) -> list[str]:
         raise SettingsError(f"{path}: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(value, str | list) for value in found.values()):
         raise SettingsError(
-            f"{path}: expected for each parameter a line such as `grpo.beta: '0.01:0.2:log'`, or a list of values"
+            f"{path}: expected for each parameter a line such as `grpo.beta: '0.01:0.2:log'`, or a list"
         )
     return [
         f"{name}={','.join(map(_written, value)) if isinstance(value, list) else value}"
