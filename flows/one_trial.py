@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -80,9 +82,31 @@ class Trials:
         self._environment, self._begun, self._study = environment, begun, study
         self._parent, self._workers, self._stopped = parent, workers, stopped
         self.attempts: dict[int, str] = {}
+        self._guard = threading.Lock()
+        self._turns: dict[tuple[str, ...], threading.Lock] = {}
+        # By values; a sampler may suggest the same again, at the same time even.
+        self._known = {
+            row.overrides: Ended(row.number, row.state, row.value)
+            for row in study.rows()
+            if row.state in ("done", "pruned")
+        }
 
     def run(self, one: Asked) -> Ended:
-        """Runs a trial to its end, whatever that is."""
+        """Runs a trial to its end, whatever that is; one with the values of an earlier one is known."""
+        with self._guard:
+            turn = self._turns.setdefault(one.overrides, threading.Lock())
+        with turn:
+            known = self._known.get(one.overrides)
+            if known is not None:
+                said = f"the same values as trial {known.number}"
+                get_run_logger().info("%s, which was %s", said, known.state)
+                return dataclasses.replace(known, number=one.number, message=known.message or said)
+            ended = self._run_once(one)
+            if ended.state in ("done", "pruned"):
+                self._known[one.overrides] = ended
+            return ended
+
+    def _run_once(self, one: Asked) -> Ended:
         try:
             return self._run(one)
         except StageCancelledError:

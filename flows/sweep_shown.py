@@ -65,10 +65,9 @@ def command(plan: Plan, row: Row) -> str:
 
 def show(rows: Sequence[Row], plan: Plan) -> None:
     """Puts the table of trials on Prefect's page."""
-    found = [{name or "note": value for name, value in row.items()} for row in table(rows, plan.metric)]
     create_table_artifact(
         key=f"sweep-{plan.name.lower().replace('_', '-')}",
-        table=found,
+        table=table(rows, plan.metric),
         description=f"Trials of sweep {plan.name}: {plan.metric} of {plan.stage} on validation clips",
     )
 

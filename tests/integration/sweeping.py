@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 from pathlib import Path
@@ -76,7 +74,7 @@ run_stage(name, main, *options)
 class SweepClone(Scratch):
     """A clone with that pipeline, committed."""
 
-    def __init__(self, folder: Path, stack: Environment, pace: float = 0.1) -> None:
+    def __init__(self, folder: Path, stack: Environment, *, steps: int, pace: float = 0.1) -> None:
         folder.mkdir(exist_ok=True)
         self.pace, self.ledger = pace, folder.parent / "ledger"
         super().__init__(folder, stack)
@@ -85,7 +83,7 @@ class SweepClone(Scratch):
         ignored = ["/.erv/", "/first.txt", "/models", "/curves.csv", "/last.txt", "__pycache__/"]
         (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
         self.set("policy: erv", "policy: sft")
-        self.set("max_steps: 400 ", "max_steps: 4 ")
+        self.set("max_steps: 400 ", f"max_steps: {steps} ")
         self.commit()
 
     def set(self, before: str, after: str) -> None:
@@ -110,7 +108,9 @@ class SweepClone(Scratch):
     def table(self, name: str) -> list[dict[str, str]]:
         """The trials as `erv sweep table` shows them."""
         lines = self.erv("sweep", "table", name).stdout.splitlines()
-        rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        rows = [
+            [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")
+        ]
         header, _, *found = rows
         return [dict(zip(header, row, strict=True)) for row in found]
 
@@ -133,6 +133,3 @@ def size_of(row: dict[str, str]) -> int:
     match = re.search(r"sft\.batch_size=(\d+)", row["parameters"])
     assert match
     return int(match[1])
-
-
-__all__ = ["SweepClone", "json", "os", "size_of"]

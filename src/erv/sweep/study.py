@@ -211,7 +211,7 @@ def table(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
             "state": row.state if row.step is None else f"pruned at step {row.step}",
             metric: "" if row.value is None else f"{row.value:.4g}",
             "parameters": " ".join(row.overrides),
-            "": row.message,
+            "note": row.message,
         }
         for row in rows
     ]
