@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ SEED = ("--seed", "277", "--prune-after", "2")
 
 @pytest.fixture
 def clone(stack: Environment, tmp_path: Path) -> SweepClone:
-    made = SweepClone(tmp_path / "clone", stack, steps=10, pace=0.8)
+    # Bucket and experiment are named after the folder.
+    made = SweepClone(tmp_path / f"clone-{uuid.uuid4().hex[:6]}", stack, steps=10, pace=0.8)
     made.erv("run", "first")
     return made
 
@@ -56,10 +58,11 @@ def state_of(clone: SweepClone) -> dict[str, str]:
 def test_one_is_pruned_one_fails_and_a_kill_loses_nothing(stack: Environment, clone: SweepClone) -> None:
     before = state_of(clone)
     first = clone.start("sweep", "run", "sizes", *OVER, *SEED, "--trials", "4")
-    first.wait_for("[trial 1] [sft] INFO step 4", 180)
+    first.wait_for("[trial 0] [sft] INFO step 1", 180)
     twice = clone.erv("sweep", "run", "sizes", check=False)
     assert twice.returncode == 1
     assert "sweep 'sizes' runs already in" in error_of(twice)
+    first.wait_for("[trial 1] [sft] INFO step 4", 180)
     first.process.send_signal(signal.SIGKILL)
     first.end()
     wait_until(lambda: not clone.processes_below(), 30)

@@ -58,7 +58,7 @@ class Dimension:
 
     def override(self, value: Any) -> str:
         """`grpo.beta=0.0712346`, as `erv run --set` takes it."""
-        return f"{self.name}={_written(value) if isinstance(value, float) else value}"
+        return f"{self.name}={_written(value)}"
 
     def extremes(self) -> list[str]:
         """Overrides that must be possible if all of them are to be: the ends of a range, or every choice."""
@@ -177,13 +177,7 @@ def read_space(path: Path) -> list[str]:
 
 
 def _written(value: Any) -> str:
-    """A value as YAML reads it back: with six digits, and `5.0e-05` rather than `5e-05`, which is a text."""
+    """A value as an override has it; numbers as short as people can type them again."""
     if isinstance(value, bool):
         return str(value).lower()
-    if not isinstance(value, float):
-        return str(value)
-    text = f"{value:.{_DIGITS}g}"
-    mantissa, sign, exponent = text.partition("e")
-    if "." not in mantissa:
-        mantissa += ".0"
-    return f"{mantissa}{sign}{exponent}"
+    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
