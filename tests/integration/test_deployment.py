@@ -81,7 +81,7 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
     )
 
 
-NAMES = ("train/local", "evaluate/any", "promote/model", "retrain/scheduled", "promote/local")
+NAMES = ("train/local", "evaluate/any", "promote/model", "retrain/scheduled", "sweep/local", "promote/local")
 
 
 def test_forms_explain_themselves_and_refuse_what_does_not_fit(

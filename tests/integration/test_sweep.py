@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from erv.environment import Environment
+from erv.sweep.folder import Folder
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
 from tests.integration.sweeping import SweepClone, size_of
@@ -57,11 +58,11 @@ def state_of(clone: SweepClone) -> dict[str, str]:
 
 def test_one_is_pruned_one_fails_and_a_kill_loses_nothing(stack: Environment, clone: SweepClone) -> None:
     before = state_of(clone)
-    first = clone.start("sweep", "run", "sizes", *OVER, *SEED, "--trials", "4")
-    first.wait_for("[trial 0] [sft] INFO step 1", 180)
-    twice = clone.erv("sweep", "run", "sizes", check=False)
+    with Folder(clone.environment, "sizes").alone():
+        twice = clone.erv("sweep", "run", "sizes", *OVER, check=False)
     assert twice.returncode == 1
     assert "sweep 'sizes' runs already in" in error_of(twice)
+    first = clone.start("sweep", "run", "sizes", *OVER, *SEED, "--trials", "4")
     first.wait_for("[trial 1] [sft] INFO step 4", 180)
     first.process.send_signal(signal.SIGKILL)
     first.end()
