@@ -6,6 +6,7 @@ worker. The clone stays as it is: trials run in checkouts of their own.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import queue
 import sys
@@ -30,6 +31,7 @@ from erv.stack.one_origin import check_servers
 from erv.stack.reach import require
 from erv.sweep.begin import Begun, Wish, begin
 from erv.sweep.errors import SweepError
+from erv.sweep.extent import Extent, read_extent, save_extent
 from erv.sweep.folder import Folder
 from erv.sweep.space import EXAMPLES, FORM
 from erv.sweep.study import Asked, Row, Study
@@ -53,7 +55,7 @@ _POLL_SECONDS = 0.5
 SweepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,39}$", examples=["beta-1"])]
 Varied = Annotated[str, Field(json_schema_extra={"pattern": FORM, "examples": list(EXAMPLES)})]
 Count = Annotated[int, Field(ge=1, le=10_000)]
-AtATime = Annotated[int, Field(ge=1, le=MOST_AT_A_TIME)]
+AtATime = Annotated[int, Field(ge=0, le=MOST_AT_A_TIME)]
 Metric = Literal["", "accuracy", "reward", "loss"]
 Direction = Literal["", "maximize", "minimize"]
 
@@ -67,8 +69,8 @@ Direction = Literal["", "maximize", "minimize"]
 def sweep(
     name: SweepName,
     over: Sequence[Varied] = (),
-    trials: Count = 20,
-    at_a_time: AtATime = 1,
+    trials: Annotated[int, Field(ge=0, le=10_000)] = 0,
+    at_a_time: AtATime = 0,
     stage: StageName = "",
     metric: Metric = "",
     direction: Direction = "",
@@ -77,8 +79,8 @@ def sweep(
     sampler: Literal["tpe", "random"] = "tpe",
     prune: bool = True,
     prune_after: Count = 4,
-    most_failed: Annotated[int, Field(ge=0)] = 3,
-    propose: bool = True,
+    most_failed: Annotated[int, Field(ge=-1)] = -1,
+    propose: Literal["", "yes", "no"] = "",
     workers: Workers = 1,
 ) -> Any:
     """Tries parameters, each trial in a checkout of its own, and proposes the best as challenger.
@@ -87,8 +89,10 @@ def sweep(
         name: of the sweep. One that was interrupted goes on under its name: finished trials stay.
         over: the parameters to vary, as NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,C
             (`grpo.beta=0.01:0.2:log`). None: go on with the sweep of that name as it began.
-        trials: how many there are to be in all, those that failed or were pruned included.
-        at_a_time: how many run at the same time. Only with 1 does the same seed suggest the same.
+        trials: how many there are to be in all, those that failed or were pruned included. 0: as many as when
+            it was last started, or 20.
+        at_a_time: how many run at the same time. Only with 1 does the same seed suggest the same. 0: as
+            before, or 1.
         stage: the stage whose validation clips decide (`grpo@erv`); that of register.policy by default.
         metric: what decides; of grpo accuracy (the usual) or reward, of sft and train_erv loss.
         direction: whether more or less of it is better; as the metric asks for by default.
@@ -97,12 +101,12 @@ def sweep(
         sampler: tpe learns from finished trials what to try next; random doesn't.
         prune: whether a trial is ended that is worse than the median of the others at the same step.
         prune_after: how many trials have to be finished before one is ended.
-        most_failed: how many trials may fail; one more ends the sweep.
-        propose: whether the best is trained to the end of the pipeline, evaluated, and registered with its
-            gates.
+        most_failed: how many trials may fail; one more ends the sweep. -1: as before, or 3.
+        propose: whether the best goes through the rest of the pipeline, is evaluated, and registered with its
+            gates. Empty: as before, or yes.
         workers: how many independent stages of a trial run in parallel on this machine.
     """
-    wish = Wish(name, over, stage, metric, direction, overrides, seed, sampler, prune, prune_after, propose)
+    asked = Wish(name, over, stage, metric, direction, overrides, seed, sampler, prune, prune_after)
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Any:
         environment = load_environment()
@@ -111,14 +115,15 @@ def sweep(
         require("MLflow", environment.mlflow_uri, environment.workspace)
         folder = Folder(environment, name)
         with folder.alone(), noted(flow_run_id, folder.path / "flow_run"):
+            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
+            wish = dataclasses.replace(asked, propose=extent.propose)
             begun = begin(environment, folder, wish, cancelled=cancellation.asked)
+            save_extent(extent, folder.path)
             run = SweepRun(environment, folder.path, begun.plan)
             run.open()
             try:
-                outcome = Sweep(environment, begun, run, workers, cancellation).run(
-                    trials, at_a_time, most_failed
-                )
-                if propose:
+                outcome = Sweep(environment, begun, run, workers, cancellation).run(extent)
+                if extent.propose:
                     outcome = propose_best(environment, begun, run, outcome, workers, cancellation)
             except StageCancelledError:
                 run.close("KILLED")
@@ -155,7 +160,7 @@ class Sweep:
         self._ending = threading.Event()
         self._trials = Trials(environment, begun, self._study, run.run_id, workers, self._stopped)
 
-    def run(self, trials: int, at_a_time: int, most_failed: int) -> Outcome:
+    def run(self, extent: Extent) -> Outcome:
         """Runs what is left of so many trials.
 
         Raises:
@@ -167,7 +172,7 @@ class Sweep:
         for number in self._study.requeue():
             logger.info("trial %d was interrupted; it goes on", number)
         try:
-            self._run_all(trials, at_a_time, most_failed)
+            self._run_all(extent)
         finally:
             rows = self._study.rows()
             self._run.tell_trials(rows, self._trials.attempts)
@@ -178,8 +183,8 @@ class Sweep:
                 f"cancelled; `erv sweep run {self._begun.plan.name}` goes on with it, finished trials stay"
             )
         failed = [row for row in rows if row.state == "failed"]
-        if len(failed) > most_failed:
-            raise SweepError(self._too_many(failed, most_failed))
+        if len(failed) > extent.most_failed:
+            raise SweepError(self._too_many(failed, extent.most_failed))
         best = self._study.best()
         if best is None:
             raise SweepError(
@@ -190,17 +195,17 @@ class Sweep:
         self._run.tell_best(best, outcome.markdown())
         return outcome
 
-    def _run_all(self, trials: int, at_a_time: int, most_failed: int) -> None:
+    def _run_all(self, extent: Extent) -> None:
         running: dict[int, PrefectFuture[Any]] = {}
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         failed = sum(row.state == "failed" for row in self._study.rows())
         while True:
-            if failed > most_failed:
+            if failed > extent.most_failed:
                 self._ending.set()
             while (
                 not self._stopped()
-                and len(running) < at_a_time
-                and self._study.settled() + len(running) < trials
+                and len(running) < extent.at_a_time
+                and self._study.settled() + len(running) < extent.trials
             ):
                 one = self._study.ask()
                 future = _as_task(one, self._trials).submit()

@@ -1,4 +1,4 @@
-"""A sweep over a parameter of grpo in the tiny workspace: measured on validation clips, the best registered."""
+"""A sweep over grpo in the tiny workspace: measured on validation clips, the best registered."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_one_is_pruned_one_fails_and_a_kill_loses_nothing(stack: Environment, cl
     first.end()
     wait_until(lambda: not clone.processes_below(), 30)
 
-    done = clone.erv("sweep", "run", "sizes", "--trials", "4", check=False)
+    done = clone.erv("sweep", "run", "sizes", check=False)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "trial 1 was interrupted; it goes on" in said
@@ -104,7 +104,7 @@ def test_one_is_pruned_one_fails_and_a_kill_loses_nothing(stack: Environment, cl
     assert (clone.folder / "models/policy/sft/weights.txt").read_text() == "9\n"
 
     # Asked again, it has nothing to do but to say what there is.
-    more = clone.erv("sweep", "run", "sizes", "--trials", "4")
+    more = clone.erv("sweep", "run", "sizes")
     assert "best is trial 2" in more.stdout
     assert clone.attempts() == attempts
     other = clone.erv("sweep", "run", "sizes", "--over", "sft.batch_size=1:9", check=False)
@@ -167,7 +167,7 @@ def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) 
     running.end()
     wait_until(lambda: not clone.processes_below(), 10)
     assert {run.info.status for run in tracked(clone)["sweep"]} == {"KILLED"}
-    clone.erv("sweep", "run", "stopped", "--trials", "2", "--no-propose", "--at-a-time", "2")
+    clone.erv("sweep", "run", "stopped")
     assert [row["state"] for row in clone.table("stopped")] == ["done", "done"]
     starts = [int(line.rpartition(" ")[2]) for line in clone.attempts()]
     assert starts[:2] == [0, 0]

@@ -47,7 +47,7 @@ class Workers:
             ask(self._stack, f"/work_pools/{POOL}/workers/heartbeat", body)
 
     def turn(self) -> list[str]:
-        """Ends what is due, and takes what the server offers for free slots; returns the names of the former."""
+        """Ends what is due, and takes what the server offers for free slots; returns who ended."""
         ended = []
         for run_id, (name, left) in list(self.running.items()):
             if left:

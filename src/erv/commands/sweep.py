@@ -29,9 +29,9 @@ def command() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A YAML file with more of them, a line each: `grpo.beta: 0.01:0.2:log`.",
 )
-@click.option("--trials", default=20, show_default=True, type=click.IntRange(1, 10_000), help="In all.")
+@click.option("--trials", type=click.IntRange(1, 10_000), help="In all. Default: as before, or 20.")
 @click.option(
-    "--at-a-time", default=1, show_default=True, type=click.IntRange(1, 64), help="Trials side by side."
+    "--at-a-time", type=click.IntRange(1, 64), help="Trials side by side. Default: as before, or 1."
 )
 @click.option("--stage", default="", help="The stage that decides. Default: that of register.policy.")
 @click.option(
@@ -54,11 +54,9 @@ def command() -> None:
     type=click.IntRange(1),
     help="Trials to finish before that.",
 )
+@click.option("--most-failed", type=click.IntRange(0), help="Trials that may fail. Default: as before, or 3.")
 @click.option(
-    "--most-failed", default=3, show_default=True, type=click.IntRange(0), help="Trials that may fail."
-)
-@click.option(
-    "--propose/--no-propose", default=True, show_default=True, help="Register the best, with gates."
+    "--propose/--no-propose", default=None, help="Register the best, with gates. Default: as before, or yes."
 )
 @click.option(
     "--workers", default=1, show_default=True, type=click.IntRange(1, 32), help="Stages in parallel."
@@ -67,8 +65,8 @@ def run(
     name: str,
     over: Sequence[str],
     space: Path | None,
-    trials: int,
-    at_a_time: int,
+    trials: int | None,
+    at_a_time: int | None,
     stage: str,
     metric: str,
     direction: str,
@@ -77,8 +75,8 @@ def run(
     sampler: str,
     prune: bool,
     prune_after: int,
-    most_failed: int,
-    propose: bool,
+    most_failed: int | None,
+    propose: bool | None,
     workers: int,
 ) -> None:
     """Run the sweep NAME, or go on with it.
@@ -96,8 +94,8 @@ def run(
         {
             "name": name,
             "over": dimensions,
-            "trials": trials,
-            "at_a_time": at_a_time,
+            "trials": trials or 0,
+            "at_a_time": at_a_time or 0,
             "stage": stage,
             "metric": metric,
             "direction": direction,
@@ -106,8 +104,8 @@ def run(
             "sampler": sampler,
             "prune": prune,
             "prune_after": prune_after,
-            "most_failed": most_failed,
-            "propose": propose,
+            "most_failed": -1 if most_failed is None else most_failed,
+            "propose": "" if propose is None else "yes" if propose else "no",
             "workers": workers,
         }
     )
