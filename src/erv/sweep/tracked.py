@@ -56,6 +56,7 @@ class SweepRun:
     def __init__(self, environment: Environment, folder: Path, plan: Plan) -> None:
         self._environment, self._folder, self._plan = environment, folder, plan
         self.run_id = ""
+        self._told: set[int] = set()
 
     def open(self) -> None:
         """Opens the run, or goes on with that of the sweep.
@@ -87,8 +88,9 @@ class SweepRun:
         """
         try:
             for row in rows:
-                if row.number in attempts and row.state in _STATES:
+                if row.number in attempts and row.state in _STATES and row.number not in self._told:
                     self._tell(row, attempts[row.number])
+                    self._told.add(row.number)
             found = [row for row in rows if row.state in ("done", "pruned", "failed")]
             server_of(self._environment).log_text(self.run_id, _json(found, self._plan.metric), "trials.json")
         except OSError as error:
