@@ -17,7 +17,7 @@ from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
 from tests.integration.sweeping import SweepClone, size_of
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 OVER = ("--over", "sft.batch_size=1:60")
 # With this seed the sizes are 16, 9, 57 (which fails) and 46 (which is worse than both at each step).
