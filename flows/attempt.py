@@ -16,6 +16,7 @@ from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.remote.request import Request
 from erv.stack import flow_runs
 from erv.stack.pools import is_kubernetes, job_variables_of, read_pool
+from erv.stack.sweep_queue import QUEUE, SweepQueue
 from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
@@ -87,6 +88,7 @@ class Attempt:
         starts: how many workers have been asked by now; each gets more time to start than the one before.
         on_line: takes lines.
         processes: how many processes the stage is made of, each with a GPU of its own.
+        queue: of sweeps, whose trials wait behind others; None for the usual one.
     """
 
     def __init__(
@@ -100,7 +102,9 @@ class Attempt:
         starts: int,
         on_line: Callable[[str], None],
         processes: int = 1,
+        queue: SweepQueue | None = None,
     ) -> None:
+        self._queue = queue
         self._environment, self._board, self._request = environment, board, request
         self._begun = begun
         self._processes = processes
@@ -131,6 +135,8 @@ class Attempt:
         name = f"{self._request.stage} {key[:8]} #{self._attempt}"
         # The board may have been removed as old, or the bucket be a new one; Prefect forgets no run.
         once = f"{self._request.bucket}:{key}:{self._attempt}:{self._begun}"
+        if self._queue is not None:
+            self._queue.keep(self.pool)
         run = flow_runs.start(
             self._environment,
             f"{NAME}/{self.pool}",
@@ -138,6 +144,7 @@ class Attempt:
             name=name,
             once=once,
             job_variables=self._job_variables(),
+            queue=None if self._queue is None else QUEUE,
         )
         if run is None:
             raise no_pool(self.pool)

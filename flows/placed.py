@@ -25,6 +25,7 @@ from erv.remote.request import Request
 from erv.settings.machine import MachineSettings
 from erv.stack.outages import through_outages
 from erv.stack.pools import read_pool, worker_is_online
+from erv.stack.sweep_queue import SweepQueue
 from erv.tracking import lock_entries
 from erv.tracking.opening import PLACED_VARIABLE, SENT_VARIABLE
 from flows.attempt import Attempt, Lost, NoPoolError, Waiting, no_pool
@@ -50,6 +51,7 @@ class Placed:
         flow_run_id: of this flow run.
         variables: for the stages: which runs they belong to.
         cancelled: whether to stop.
+        sweeping: whether this is a trial of a sweep, which leaves slots to others.
     """
 
     environment: Environment
@@ -60,10 +62,14 @@ class Placed:
     flow_run_id: str
     variables: Mapping[str, str]
     cancelled: Callable[[], bool]
+    sweeping: bool = False
+    _queue: SweepQueue | None = field(init=False)
     _slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_slots", Slots(self.environment))
+        queue = SweepQueue(self.environment, self.machine.placement_spare) if self.sweeping else None
+        object.__setattr__(self, "_queue", queue)
 
     def run(self, stage: PipelineStage, on_line: Callable[[str], None]) -> StageResult:
         """Brings a placed stage up to date.
@@ -137,9 +143,17 @@ class Placed:
                 continue
             begun = str(board.begin(attempt, request.document()).get("nonce"))
             pool = self.places[request.stage]
-            processes = self.machine.processes_of(request.stage)
             one = Attempt(
-                self.environment, board, request, attempt, begun, pool, lost + 1, on_line, processes
+                self.environment,
+                board,
+                request,
+                attempt,
+                begun,
+                pool,
+                lost + 1,
+                on_line,
+                self.machine.processes_of(request.stage),
+                self._queue,
             )
             try:
                 return self._watch(one, request.stage, waiting, on_line), False
@@ -171,6 +185,8 @@ class Placed:
                 if result is not None:
                     return result
                 if one.is_queued():
+                    if self._queue is not None:
+                        self._queue.keep(one.pool)
                     self._slots.free(one.pool, on_line)
                     online = worker_is_online(self.environment, one.pool)
                     patience.look(online)

@@ -16,6 +16,7 @@ from erv.pipeline.lock_file import NAME as LOCK
 from erv.stack.dvc_remote import stores
 from erv.stack.outages import through_outages
 from erv.stack.stored import all_stored
+from erv.sweep.tracked import SWEEP_TAG, TRIAL_TAG
 from erv.tracking import experiment_page, lock_entries
 from erv.tracking.description import Description
 from erv.tracking.origin import COMMIT_TAG
@@ -120,8 +121,22 @@ def publish_candidate(
         say=logger.warning,
     )
     parent.set_tags({"erv.model_version": f"{result.name}/{result.version}"})
+    _tag_sweep(environment, parent, result)
     node = lineage.node(result.version, result.aliases)
     return result, brief(node), lineage_verdict(node).passed
+
+
+def _tag_sweep(environment: Environment, parent: StageRun, result: PublishResult) -> None:
+    """Has a version say of which sweep's trial it is."""
+    from mlflow.exceptions import MlflowException
+
+    tags = {name: parent.tags[name] for name in (SWEEP_TAG, TRIAL_TAG) if name in parent.tags}
+    try:
+        for name, value in tags.items():
+            client = lock_entries.client_of(environment)
+            client.set_model_version_tag(result.name, result.version, name, value)
+    except MlflowException as error:
+        get_run_logger().warning("version %s can't be tagged with its sweep now: %s", result.version, error)
 
 
 def since_before(

@@ -7,10 +7,8 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,18 +19,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from erv import pipeline
 from erv.doctor import preflight
-from erv.environment import Environment, child_environment, isolate, load_environment
+from erv.environment import isolate, load_environment
 from erv.parameters import parse, read
-from erv.pipeline import PipelineStage, StageCancelledError, StageFailedError, StageResult, Unchanged
-from erv.remote.placement import places, read_placement
+from erv.remote.placement import read_placement
 from erv.stack.dvc_remote import write_dvc_remote
-from erv.stack.outages import through_outages
-from erv.tracking import experiment_page, lock_entries
-from erv.tracking.description import FLOW, KIND_TAG, NOTE_TAG, Description, describe
-from erv.tracking.opening import PLACED_VARIABLE, open_run
+from erv.tracking.description import NOTE_TAG, describe
 from erv.tracking.origin import who
-from erv.tracking.run import StageRun
-from erv.tracking.system_metrics import system_metrics
 from flows import console, origin
 from flows.artifacts import (
     data_docs,
@@ -47,10 +39,11 @@ from flows.cancellation import Cancellation
 from flows.drift import tell_drift
 from flows.form import Override, PlacedStage, ProfileName, StageName, StageNames, Workers
 from flows.given import Applied, Given, applied
-from flows.graph import RunStage, StageReport, is_done, run_graph
+from flows.graph import is_done
 from flows.meanwhile import meanwhile
-from flows.placed import Placed, ready
+from flows.parent_run import parent_run
 from flows.results import includes, link_runs, publish_candidate, since_before, store_outputs
+from flows.stages import Placement, ask_unchanged, bring_up_to_date, raise_for
 from flows.summary import (
     KEPT_REPORT,
     REPORT,
@@ -157,7 +150,7 @@ def run_pipeline(
     write_dvc_remote(environment)
     forced = wanted.forced(everything)
     logger.info("asking DVC which stages are up to date")
-    unchanged = _ask_unchanged(environment, needed, forced, cancellation)
+    unchanged = ask_unchanged(environment, needed, forced, cancellation)
     stages = wanted.to_run(needed, unchanged)
     logger.info("%s", how_many(len(stages), workers))
 
@@ -169,26 +162,12 @@ def run_pipeline(
         targets=wanted.names,
         started_by=origin.started_by(),
     )
-    pools = places(everything, settings.machine.placement)
-    sent = [s.name for s in stages if s.name in pools and unchanged.result(s.name) is None]
-    there = ready(environment, settings.machine, {pools[name] for name in sent})
+    where = Placement.of(environment, settings.machine, everything, stages, unchanged)
     described.tags.update(given.tags)
-    with _parent_run(environment, flow_run_id, described) as parent:
+    with parent_run(environment, flow_run_id, described) as parent:
         given.keep()
-        variables = _variables(flow_run_id, parent)
-        placed = Placed(
-            environment,
-            settings.machine,
-            everything,
-            pools,
-            forced,
-            str(flow_run_id),
-            variables,
-            cancellation.asked,
-        )
-        repro = _stage_runner(environment, variables, forced, unchanged, cancellation, stages, placed)
-        reports = run_graph(
-            stages, repro, workers=workers, cancelled=cancellation.asked, places=pools, limits=there
+        reports = bring_up_to_date(
+            environment, stages, where, unchanged, forced, workers, flow_run_id, parent, cancellation
         )
         if not all(map(is_done, reports)):  # else the summary has it
             logger.info("stages:\n%s", stage_table(reports))
@@ -199,7 +178,7 @@ def run_pipeline(
             parent.set_tags({NOTE_TAG: described.tags[NOTE_TAG] + docs_note(docs)})
             with prefect_may_be_away("the Data Docs"):
                 show_data_docs(docs)
-        _raise_for(reports, docs, cancellation)
+        raise_for(reports, docs, cancellation)
 
         published, lineage, holds = publish_candidate(
             environment,
@@ -238,108 +217,3 @@ def run_pipeline(
     )
     logger.info("%s", summary.text(), extra=console.PRINTED)
     return summary
-
-
-@contextmanager
-def _parent_run(environment: Environment, flow_run_id: UUID, described: Description) -> Iterator[StageRun]:
-    """The MLflow run that names all stages of this flow run."""
-    tags = {
-        KIND_TAG: FLOW,
-        "mlflow.source.name": "flows/train.py",
-        "prefect.flow_run_id": str(flow_run_id),
-        **described.tags,
-    }
-    parent = open_run(environment, "train", "train", tags, name=described.name)
-    parent.log_params(described.parameters)
-    experiment_page.set_up_page(environment, described.tags["erv.candidate"])
-    try:
-        with system_metrics(parent):
-            yield parent
-    except Exception as error:
-        parent.close("KILLED" if isinstance(error, StageCancelledError) else "FAILED")
-        raise
-    except BaseException:  # SIGTERM or Ctrl-C
-        parent.close("KILLED")
-        raise
-    parent.close("FINISHED")
-
-
-def _ask_unchanged(
-    environment: Environment,
-    stages: Sequence[PipelineStage],
-    forced: Collection[str],
-    cancellation: Cancellation,
-) -> Unchanged:
-    pipeline.release_dead_holders()
-
-    def import_meanwhile(_stopped: Callable[[], bool]) -> None:
-        """Publishing and lineage need MLflow, whose import takes as long as DVC's answer."""
-        if includes(stages, "register"):
-            importlib.import_module("mlflow")
-
-    with meanwhile(import_meanwhile):
-        return pipeline.ask_unchanged(
-            stages,
-            forced=forced,
-            cancelled=cancellation.asked,
-            environment=child_environment(environment),
-        )
-
-
-def _variables(flow_run_id: UUID, parent: StageRun) -> dict[str, str]:
-    """What tells a stage which runs it belongs to."""
-    variables = {"ERV_FLOW_RUN_ID": str(flow_run_id)}
-    if parent.run_id:
-        variables["ERV_PARENT_RUN_ID"] = parent.run_id
-    return variables
-
-
-def _stage_runner(
-    environment: Environment,
-    variables: Mapping[str, str],
-    forced: Collection[str],
-    unchanged: Unchanged,
-    cancellation: Cancellation,
-    stages: Sequence[PipelineStage],
-    placed: Placed,
-) -> RunStage:
-    variables = child_environment(environment) | dict(variables)
-    variables.pop(PLACED_VARIABLE, None)  # left in the shell; what is placed is sent, what isn't runs here
-    by_name = {stage.name: stage for stage in stages}
-
-    def run(name: str, on_line: Any) -> StageResult:
-        known = unchanged.result(name)
-        if known is not None:
-            on_line(f"Stage '{name}' didn't change, skipping")
-            return known
-        if name in placed.places:
-            return placed.run(by_name[name], on_line)
-        repro = functools.partial(
-            pipeline.repro,
-            name,
-            on_line=on_line,
-            cancelled=cancellation.asked,
-            pull=environment.has_storage and name not in forced,
-            force=name in forced,
-            environment=variables,
-        )
-        result = through_outages(environment, repro, say=on_line, cancelled=cancellation.asked)
-        lock_entries.reconcile(environment, pipeline.read_lock_entries(), [name])
-        return result
-
-    return run
-
-
-def _raise_for(reports: Sequence[StageReport], docs: Mapping[str, str], cancellation: Cancellation) -> None:
-    failed = [
-        f"{report.message}; its Data Docs: {docs[report.name]}" if report.name in docs else report.message
-        for report in reports
-        if report.outcome == "failed"
-    ]
-    if len(failed) == 1:
-        raise StageFailedError(failed[0])
-    if failed:
-        count = f"{len(failed)} stages failed"
-        raise StageFailedError("\n".join([count, *(f"  - {message}" for message in failed)]))
-    if cancellation.asked():
-        raise StageCancelledError("cancelled; finished work is kept, run it again to resume")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from uuid import UUID
 
@@ -18,11 +19,12 @@ from flows.cancellation import Cancellation
 from flows.clone import refuse_foreign_code
 
 
-def in_workspace(work: Callable[[UUID, Cancellation], Any]) -> Any:
+def in_workspace(work: Callable[[UUID, Cancellation], Any], *, alone: bool = True) -> Any:
     """Does the work of a flow, alone in its workspace.
 
     Args:
         work: takes the id of the flow run, and what says whether to stop.
+        alone: whether it changes the workspace; if not, others may do so meanwhile.
 
     Returns:
         What it returned, or the state in which the flow ends: cancelled, or failed in one sentence.
@@ -33,11 +35,11 @@ def in_workspace(work: Callable[[UUID, Cancellation], Any]) -> Any:
     console.leave_out_tracebacks_of_ended_runs()
     try:
         refuse_foreign_code()
-        with (
-            pipeline.one_pipeline_at_a_time(),
-            noted(context.flow_run.id),
-            Cancellation(context.flow_run.id) as cancellation,
-        ):
+        with ExitStack() as held:
+            if alone:
+                held.enter_context(pipeline.one_pipeline_at_a_time())
+                held.enter_context(noted(context.flow_run.id))
+            cancellation = held.enter_context(Cancellation(context.flow_run.id))
             return work(context.flow_run.id, cancellation)
     except StageCancelledError as error:
         return Cancelled(message=str(error))

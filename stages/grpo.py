@@ -19,6 +19,7 @@ Deviations from the paper:
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +41,14 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
     from erv.manifest import read_manifests
     from erv.policies.common.families import check_family
     from erv.policies.common.policy import stored_prompt
-    from erv.rewards import READ_SENTENCES, Shaping, build_rewards, uncovered
+    from erv.rewards import READ_SENTENCES, Shaping, accuracy_reward, build_rewards, uncovered
     from erv.rewards.known import unknown_emotions
     from erv.shards import ShardReader
     from erv.training.common.ranks import is_main
     from erv.training.grpo.engine.lacks import vllm_version
     from erv.training.grpo.grpo import build_rows, train_grpo, variant_settings
     from erv.training.grpo.rft import train_rft
+    from erv.training.grpo.validation import Validation, drawn
     from erv.training_sets import check_training_sets
     from erv.verifier.memory import SentenceMemory
     from erv.verifier.model import load_for_training
@@ -99,6 +101,20 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
         reward_code=reward_files(named),
     )
     ours = checkpoints / settings.machine.layout
+    validation = None
+    every = settings.machine.grpo.validate_steps
+    if every is not None and variant.method == "grpo":
+        held_out = build_rows(
+            [without(found, excluded) for found in clips.values()], shards, prompt, "validation"
+        )
+        # A verifier of its own: what that of the rewards remembers is part of the result.
+        apart = load_for_training(arguments.verifier, settings.runtime, SentenceMemory())
+        validation = Validation(
+            drawn(held_out, settings.machine.grpo.validate_clips),
+            build_rewards(variant.rewards, apart, grpo.semantics, shaping=shaping, cues=cues),
+            partial(accuracy_reward, semantics=grpo.semantics),
+            every,
+        )
     curves = Curves(ours, run.log_metrics)
     inputs = (arguments.cold_start, rows, shards, rewards, grpo)
     options: dict[str, Any] = {
@@ -118,6 +134,7 @@ def main(arguments: Arguments, settings: Settings, run: StageRun) -> None:
             on_samples=lambda table: log_samples(run, table),
             verifier=verifier.reader(),
             thinks=variant.thinks,
+            validation=validation,
             **options,
         )
     if is_main():

@@ -23,6 +23,7 @@ COMMANDS = {
     "accept": "accept",
     "gc": "gc",
     "repeat": "repeat",
+    "sweep": "sweep",
     "verify": "verify",
     "publish": "publish",
     "evaluate": "evaluate",

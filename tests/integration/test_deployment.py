@@ -90,6 +90,7 @@ NAMES = (
     "evaluate/any",
     "promote/model",
     "retrain/scheduled",
+    "sweep/local",
     "promote/local",
 )
 

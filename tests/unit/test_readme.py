@@ -44,7 +44,10 @@ DOCUMENTS = [
 # What a run of the pipeline makes, and so is not in a fresh clone.
 MADE = ("data/", "models/", "eval/", "report/", ".erv/", "dvc.lock")
 # Metrics and artifacts of an MLflow run, and names of models.
-NO_PATHS = ("reward/", "reward_by_class/", "explanations/", "answers/", "samples/", "engine/", "openai/")
+NO_PATHS = (
+    *("reward/", "reward_by_class/", "explanations/", "answers/", "samples/", "engine/", "openai/"),
+    *("validation/", "sweep/"),
+)
 # What the official trees of the data sets hold.
 OFFICIAL = ("Annotation/", "Clip/", "Labels/", "clip/", "clips/", "label/")
 

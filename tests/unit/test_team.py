@@ -39,6 +39,7 @@ def test_deployments_say_who_made_them_under_the_name_that_is_asked_for() -> Non
         "evaluate/any",
         "promote/model",
         "retrain/scheduled",
+        "sweep/local",
         "promote/local",
     ]
 

@@ -18,7 +18,7 @@ from erv.lineage.origin import origin_facts, origin_values
 from erv.lineage.stages import StageTrees
 from erv.pipeline import Acceptance, behind, read_accepted
 from erv.tracking import lock_entries
-from erv.tracking.description import EXPERIMENT, FLOW, KIND_TAG
+from erv.tracking.description import EXPERIMENT, FLOW, KIND_TAG, TRIAL
 from erv.tracking.origin import COMMIT_TAG, FLOW_TAG
 from erv.tracking.rest import Refused, Run
 from erv.tracking.run_ids import run_beginning
@@ -26,7 +26,7 @@ from erv.tracking.run_ids import run_beginning
 _MOST_RUNS = 1000
 PARENT_TAG = "mlflow.parentRunId"
 _PUBLISH = "publish"
-_WHOLE = (FLOW, EXPERIMENT, _PUBLISH)  # kinds of runs that stand for several stages
+_WHOLE = (FLOW, EXPERIMENT, TRIAL, _PUBLISH)  # kinds of runs that stand for several stages
 
 
 class Runs:

@@ -89,6 +89,8 @@ class GrpoMachine(Section):
         static_decode: whether grpo generates with a cache of fixed size, on a GPU as a CUDA graph.
         vllm_python: interpreter of the environment that vLLM is installed in, for `grpo.generation: vllm`.
         vllm_memory: share of the GPU's memory that vLLM takes while it generates.
+        validate_steps: steps between measurements on validation clips, as `erv sweep` sets it; None for none.
+        validate_clips: how many of these clips are asked about.
     """
 
     rows_per_pass: PositiveInt | None
@@ -97,6 +99,8 @@ class GrpoMachine(Section):
     static_decode: bool = False
     vllm_python: Annotated[str, Field(min_length=1)] = ".venv-vllm/bin/python"
     vllm_memory: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.4
+    validate_steps: PositiveInt | None = None
+    validate_clips: PositiveInt = 128
 
 
 # The steps that run under `accelerate`.
@@ -127,6 +131,7 @@ class MachineSettings(Section):
         placement: work pool of Prefect by stage (`grpo@erv`) or step (`grpo`): those run on its workers.
         carry_changes: whether uncommitted changes go along with a placed stage, as a patch on record.
         placement_wait_minutes: how long a placed stage waits while no worker serves its pool.
+        placement_spare: slots of a work pool that sweeps leave to other runs.
         price_per_hour: what an hour of this machine costs, in any currency, for `erv run --dry`; None if
             nobody asks.
     """
@@ -138,6 +143,7 @@ class MachineSettings(Section):
     placement: dict[str, PoolName] = Field(default_factory=dict)
     carry_changes: bool = False
     placement_wait_minutes: PositiveFloat = 60.0
+    placement_spare: Annotated[int, Field(ge=0)] = 1
     price_per_hour: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
     validate_: Annotated[ValidateMachine, Field(alias="validate")]
     extract: ExtractMachine

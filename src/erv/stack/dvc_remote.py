@@ -36,7 +36,7 @@ def write_dvc_remote(environment: Environment) -> None:
         return
     for path, text in _profile(environment).items():
         write_private(path, text)
-    _update(folder / "config.local", _section(environment))
+    update_config(folder / "config.local", _section(environment))
     _verify_default(folder)
 
 
@@ -151,7 +151,12 @@ def read_dvc_config(path: Path) -> Any:
     return config
 
 
-def _update(path: Path, values: dict[str, Any], section: str = _SECTION) -> None:
+def update_config(path: Path, values: dict[str, Any], section: str = _SECTION) -> None:
+    """Writes a section of a file of DVC's settings; others in it are kept.
+
+    Raises:
+        StackError: the file is damaged.
+    """
     config = read_dvc_config(path)
     config[section] = values
     config.filename = None
@@ -165,7 +170,7 @@ def _verify_default(folder: Path) -> None:
     section = f'remote "{name}"'
     if name in (None, REMOTE) or any("verify" in config.get(section, {}) for config in (shared, local)):
         return
-    _update(folder / "config.local", {**local.get(section, {}), "verify": True}, section)
+    update_config(folder / "config.local", {**local.get(section, {}), "verify": True}, section)
 
 
 def write_private(path: Path, text: str) -> None:

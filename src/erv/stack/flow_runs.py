@@ -37,6 +37,7 @@ def start(
     name: str,
     once: str,
     job_variables: Mapping[str, Any] | None = None,
+    queue: str | None = None,
 ) -> FlowRun | None:
     """Asks for a run of a deployment; with the same `once`, everybody gets the same run.
 
@@ -47,6 +48,7 @@ def start(
         name: of the run.
         once: the idempotency key.
         job_variables: what differs from the defaults of the work pool's job template.
+        queue: of the deployment's work pool; its usual one by default.
 
     Returns:
         The run; None if there is no such deployment.
@@ -60,6 +62,8 @@ def start(
     body: dict[str, Any] = {"parameters": dict(parameters), "name": name, "idempotency_key": once}
     if job_variables:
         body["job_variables"] = dict(job_variables)
+    if queue is not None:
+        body["work_queue_name"] = queue
     return _run(ask(environment, f"/deployments/{found['id']}/create_flow_run", body))
 
 

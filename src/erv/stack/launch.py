@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from erv.environment import Environment, child_environment, load_environment, remedy_for
 from erv.errors import StackError
@@ -38,7 +39,7 @@ _FORMATS = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": "%(asctime)s %(message)s",
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": "%(asctime)s [%(task_run_name)s] %(message)s",
 }
-_SETTINGS = {
+SETTINGS = {
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",  # without our server a flow must fail
     "PREFECT_RESULTS_PERSIST_BY_DEFAULT": "false",  # DVC is the only cache
     "PREFECT_TASKS_REFRESH_CACHE": "true",
@@ -82,6 +83,23 @@ def run_flow(
     flags += [*(["--profile", profile] if profile else []), *(f"--set={one}" for one in overrides)]
     flags += [f"--placement={one}" for one in placement]
     _become([sys.executable, "-m", "flows.run", *flags, *targets], environment)
+
+
+def run_sweep(parameters: Mapping[str, Any]) -> NoReturn:
+    """Replaces this process by `python -m flows.sweep`.
+
+    Args:
+        parameters: of the flow.
+
+    Raises:
+        StackError: no Prefect server answers.
+        SettingsError: `params.yaml` has faults.
+    """
+    environment = _clone()
+    load_settings(environment.workspace / "params.yaml")
+    _require_prefect(environment)
+    sys.stderr.write("starting the sweep\n")
+    _become([sys.executable, "-m", "flows.sweep", json.dumps(dict(parameters))], environment)
 
 
 def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
@@ -265,7 +283,7 @@ def _deployed(environment: Environment) -> Iterator[str]:
 
 def prefect_environment(environment: Environment) -> dict[str, str]:
     """The variables for a Prefect program: our servers, our settings, and this workspace importable."""
-    variables = {**child_environment(environment), **environment.variables(), **_FORMATS, **_SETTINGS}
+    variables = {**child_environment(environment), **environment.variables(), **_FORMATS, **SETTINGS}
     path = [str(environment.workspace), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path))
     folders = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]

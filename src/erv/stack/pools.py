@@ -70,9 +70,18 @@ def worker_is_online(environment: Environment, name: str) -> bool:
     Raises:
         StackError: Prefect can't be reached or refuses.
     """
+    return workers_online(environment, name) > 0
+
+
+def workers_online(environment: Environment, name: str) -> int:
+    """How many workers serve the pool.
+
+    Raises:
+        StackError: Prefect can't be reached or refuses.
+    """
     online = {"workers": {"status": {"any_": ["ONLINE"]}}}
     path = f"/work_pools/{quote(name, safe='')}/workers/filter"
-    return bool(ask(environment, path, online, missing=True))
+    return len(ask(environment, path, online, missing=True) or [])
 
 
 def _plain(text: str) -> str:

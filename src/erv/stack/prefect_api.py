@@ -17,7 +17,13 @@ _NO_CSRF = (404, 422)  # what a server answers that asks for no token, as Prefec
 
 
 def ask(
-    environment: Environment, path: str, body: object = None, *, about: str = "", missing: bool = False
+    environment: Environment,
+    path: str,
+    body: object = None,
+    *,
+    about: str = "",
+    missing: bool = False,
+    method: str | None = None,
 ) -> Any:
     """The answer to a GET, or to a POST of `body`.
 
@@ -27,6 +33,7 @@ def ask(
         body: JSON.
         about: what is asked, for the message of an error; by default the path.
         missing: whether there may be no such thing.
+        method: in place of GET or POST, such as PATCH.
 
     Returns:
         JSON, or None if the answer is empty or what may be missing is.
@@ -39,7 +46,7 @@ def ask(
         headers = dict(environment.prefect_headers)
         if body is not None:
             headers |= _csrf_headers(environment, url)
-        content = _send(f"{url}{path}", headers, body)
+        content = _send(f"{url}{path}", headers, body, method)
         return json.loads(content) if content else None
     except urllib.error.HTTPError as error:
         if missing and error.code == 404:
@@ -61,10 +68,10 @@ def _csrf_headers(environment: Environment, url: str) -> dict[str, str]:
     return {"Prefect-Csrf-Token": json.loads(answer)["token"], "Prefect-Csrf-Client": _CLIENT}
 
 
-def _send(url: str, headers: Mapping[str, str], body: object = None) -> bytes:
+def _send(url: str, headers: Mapping[str, str], body: object = None, method: str | None = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     sent = dict(headers) if data is None else {**headers, "Content-Type": "application/json"}
-    request = urllib.request.Request(url, data, sent)  # noqa: S310
+    request = urllib.request.Request(url, data, sent, method=method)  # noqa: S310
     with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:  # noqa: S310
         content: bytes = answer.read()
         return content

@@ -2,7 +2,8 @@
 
 It is compared with the last finished run of whoever started it, or of anybody if that is their first, and
 with the run that made the champion. Runs that contain others
-are marked with the tag `erv.kind`: `flow` for a run of the train flow, `experiment` for an experiment of DVC.
+are marked with the tag `erv.kind`: `flow` for a run of the train flow, `experiment` for an experiment of DVC,
+`sweep` for a sweep and `trial` for one of its trials. The latter two are nobody's last run.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from erv.tracking.rest import Run
 logger = logging.getLogger(__name__)
 
 KIND_TAG, FLOW, EXPERIMENT = "erv.kind", "flow", "experiment"
+SWEEP, TRIAL = "sweep", "trial"
 PARENT_RUN_TAG = "erv.parent_run"  # of a registered version: the run that contains what made it
 PUBLISH_RUN_TAG = "erv.publish_run"  # of a registered version: the run that published it
 NOTE_TAG = "mlflow.note.content"  # MLflow shows it as the run's description

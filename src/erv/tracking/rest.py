@@ -202,6 +202,15 @@ class Rest:
         entries = found.get("data", {}).get("metrics", [])
         return {entry["key"]: float(entry["value"]) for entry in entries}
 
+    def history(self, run_id: str, key: str) -> list[Metric]:
+        """The points of a curve of a run, at most 25,000 of them; none if the run has no such metric."""
+        query = {"run_id": run_id, "metric_key": key}
+        found = self._call("GET", "metrics/get-history", query).get("metrics", [])
+        return [
+            Metric(key, float(point["value"]), int(point.get("timestamp", 0)), int(point.get("step", 0)))
+            for point in found
+        ]
+
     def find_run(self, run_id: str) -> Run | None:
         """A run, also one in the trash; None if the server has none with this id."""
         try:

@@ -56,6 +56,7 @@ from erv.training.grpo.collapse import Diverged
 from erv.training.grpo.engine.start import check_vllm, start_vllm
 from erv.training.grpo.kept import Kept
 from erv.training.grpo.trainer import OmniGRPOTrainer
+from erv.training.grpo.validation import Validating, Validation
 from erv.training.grpo.watch import OnSamples, Watcher, quiet_libraries
 from erv.verifier.protocol import Verifier
 
@@ -68,15 +69,19 @@ MODEL_FILES = ("model*", "config.json", "generation_config.json", "adapter")
 
 
 def build_rows(
-    manifests: Iterable[Sequence[ClipRow]], shards: Mapping[str, ShardReader], prompt: Prompt | None = None
+    manifests: Iterable[Sequence[ClipRow]],
+    shards: Mapping[str, ShardReader],
+    prompt: Prompt | None = None,
+    split: str = "train",
 ) -> list[dict[str, Any]]:
-    """The training clips as rows for `train_grpo`.
+    """The clips of a split as rows for `train_grpo`.
 
     Args:
-        manifests: the clips of each data set; only the split `train` is used.
+        manifests: the clips of each data set.
         shards: decoded clips by data set name. A clip that is in the manifest but not in the shards is in
             quarantine and is left out; the log says how many there are.
         prompt: what the policy is asked; the default if omitted.
+        split: `train`, or `validation` for clips to measure on.
 
     Returns:
         `{"prompt", "clip", "solution", "dataset", "clip_id"}`, sorted by data set and clip id. The prompt of
@@ -87,7 +92,7 @@ def build_rows(
     """
     prompt = prompt or Prompt()
     rows, absent = [], 0
-    for clip in (clip for manifest in manifests for clip in manifest if clip.split == "train"):
+    for clip in (clip for manifest in manifests for clip in manifest if clip.split == split):
         if clip.dataset not in shards:
             raise DataError(f"the manifest of {clip.dataset} was given without its shards; give both")
         reader = shards[clip.dataset]
@@ -105,7 +110,8 @@ def build_rows(
                 "clip_id": clip.clip_id,
             }
         )
-    logger.info("grpo: %d training clips, %d more are in quarantine", len(rows), absent)
+    name = "training" if split == "train" else split
+    logger.info("grpo: %d %s clips, %d more are in quarantine", len(rows), name, absent)
     return sorted(rows, key=lambda row: (row["dataset"], row["clip_id"]))
 
 
@@ -168,6 +174,7 @@ def train_grpo(
     on_samples: OnSamples | None = None,
     verifier: Verifier | None = None,
     thinks: bool = True,
+    validation: Validation | None = None,
 ) -> Path:
     """Optimises a cold-start policy against rewards and writes the result as a policy folder.
 
@@ -194,6 +201,7 @@ def train_grpo(
         verifier: reads the sentences of these; it must not change what the rewards see.
         thinks: False makes the policy answer at once, after an empty explanation that it is given: in
             training and, through its `arm.json`, wherever it is loaded.
+        validation: held-out clips to measure the policy on meanwhile; the result is the same without.
 
     Returns:
         `output`: weights and processor; with LoRA also `adapter/`, already merged into the weights.
@@ -229,6 +237,7 @@ def train_grpo(
             verifier,
             sample_steps=machine.grpo.sample_steps,
         )
+        validating = None if validation is None else Validating(validation, on_metrics)
         policy = load_policy(policy_folder)
         arguments = grpo_config(settings, steps, rewards, policy, checkpoints, seed, runtime, machine)
         one_gpu_each("grpo", arguments.n_gpu)
@@ -247,7 +256,7 @@ def train_grpo(
             train_dataset=order,
             processing_class=trained.processor.tokenizer,
             peft_config=lora_config(trained.model, settings.lora) if settings.lora.enabled else None,
-            callbacks=[watcher],
+            callbacks=[watcher, *([validating] if validating is not None else [])],
             watcher=watcher,
             kept=kept,
             clip_features=ClipFeatures(policy_encoder(trained, dtype), shards, memory_bytes=memory),
@@ -258,6 +267,8 @@ def train_grpo(
             greedy_rollout=settings.greedy_rollout,
             engine=engine,
         )
+        if validating is not None:
+            validating.ask(trainer.greedy_answers)
         refuse_sharded_adapters(trainer, "grpo", settings.lora)
         note_trained(trainer.model.parameters())
         trainer.remove_callback(PrinterCallback)
@@ -271,6 +282,8 @@ def train_grpo(
             frozen = _frozen_models(trainer, settings.lora)
             with frozen_linears_in(dtype, frozen), special_tokens_kept(trained.model):
                 trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+            if validating is not None:  # training may have ended early, or resumed at its last step
+                validating.measure(trainer.state)
             trainer.check_weights(trainer.state.global_step)
         except Diverged as error:
             good = latest_checkpoint(checkpoints, until=watcher.last_good())

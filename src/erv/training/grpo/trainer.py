@@ -66,6 +66,7 @@ from erv.training.grpo.static_decode import write_with_static_cache
 from erv.training.grpo.token_scores import TokenScores, add_token_scores
 
 Tensors = dict[str, torch.Tensor]
+_ANSWERED_AT_ONCE = 32  # held-out clips
 
 
 class GenerationWatcher(Kept, Protocol):
@@ -145,6 +146,7 @@ class OmniGRPOTrainer(GRPOTrainer):
         self._credit_sentences, self._begins = credit_sentences, begins
         self._greedy_rollout = greedy_rollout
         self._verdicts: Verdicts | None = None  # on their sentences
+        self._greedy = False  # whether all rows take the most probable tokens
         super().__init__(*args, **kwargs)
         self._seeds = GenerationSeeds(self.args.seed, self.accelerator.process_index)
         models = [model for model in (self.model, self.ref_model) if model is not None]
@@ -375,7 +377,7 @@ class OmniGRPOTrainer(GRPOTrainer):
             self._dist.summon_full_params(self.model_wrapped, recurse=False),
             self.accelerator.autocast(),
         ):
-            if self._engine is not None:
+            if self._engine is not None and not self._greedy:  # it only draws
                 return self._write_by_engine(self._prompt_of(model, ids, mask, self._clip_index))
             sampler = self._sampler(len(ids), device)
             if not self.share_prompts:
@@ -438,7 +440,9 @@ class OmniGRPOTrainer(GRPOTrainer):
         numbers = uniform_numbers(seeds, rows, self.max_completion_length).to(device)
         suppressed = self.generation_config.suppress_tokens or ()
         greedy = None
-        if self._greedy_rollout and self._mode == "train":
+        if self._greedy:
+            greedy = torch.ones(rows, dtype=torch.bool, device=device)
+        elif self._greedy_rollout and self._mode == "train":
             # Groups are consecutive over all processes, and may begin in the one before.
             first = self.accelerator.process_index * rows
             greedy = torch.arange(first, first + rows, device=device) % self.num_generations == 0
@@ -520,6 +524,45 @@ class OmniGRPOTrainer(GRPOTrainer):
             f"grpo step {step or self.state.global_step + 1}: {name} is not finite; "
             "lower grpo.learning_rate or check the rewards"
         )
+
+    # --- held-out clips ---
+
+    @torch.no_grad()
+    def greedy_answers(self, rows: Sequence[dict[str, Any]]) -> list[str]:
+        """What the policy answers to rows with the most probable tokens; training notices nothing of it.
+
+        With several processes each calls this with the same rows.
+
+        Args:
+            rows: `{"prompt": messages, "clip": key, ...}`.
+
+        Returns:
+            Whole completions, with the given beginning if there is one.
+        """
+        training, before = self.model.training, self._table.pop("eval", None)
+        self.model.eval()
+        self._greedy = True
+        answers: list[str] = []
+        try:
+            for start in range(0, len(rows), _ANSWERED_AT_ONCE):
+                batch = rows[start : start + _ANSWERED_AT_ONCE]
+                keys = [row["clip"] for row in batch]
+                place = {key: position for position, key in enumerate(dict.fromkeys(keys))}
+                device = self.accelerator.device
+                features = self._clip_features(list(place))
+                self._table["eval"] = {name: value.to(device) for name, value in features.items()}
+                with self._rows_of_clips(torch.tensor([place[key] for key in keys], device=device)):
+                    ids, images, fields = self._tokenize_prompts([row["prompt"] for row in batch])
+                    written, _ = self._generate_single_turn(ids, images, fields, 1)
+                texts = self._tokenizer.batch_decode(written, skip_special_tokens=True)
+                answers += [f"{self._begins}{text}" for text in texts]
+        finally:
+            self._greedy = False
+            self.model.train(training)
+            self._table.pop("eval", None)
+            if before is not None:
+                self._table["eval"] = before
+        return answers
 
     # --- checkpoints, and what we leave out ---
 

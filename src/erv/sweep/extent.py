@@ -1,0 +1,58 @@
+"""How far a sweep goes: each call may say so anew, unlike its plan, or goes on as before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from erv.files import write_document
+
+FILE = "extent.json"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far a sweep goes.
+
+    Attributes:
+        trials: how many there are to be in all.
+        at_a_time: how many run side by side.
+        most_failed: how many may fail.
+        propose: whether the best is proposed.
+    """
+
+    trials: int = 20
+    at_a_time: int = 1
+    most_failed: int = 3
+    propose: bool = True
+
+
+def read_extent(folder: Path, trials: int, at_a_time: int, most_failed: int, propose: str) -> Extent:
+    """The extent of a call.
+
+    Args:
+        folder: of the sweep.
+        trials: 0 for as many as before, or the usual.
+        at_a_time: the same.
+        most_failed: -1 for the same.
+        propose: `yes`, `no`, or empty for the same.
+    """
+    before = Extent()
+    path = folder / FILE
+    if path.is_file():
+        try:
+            before = Extent(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # damaged: the usual will do
+            before = Extent()
+    return Extent(
+        trials or before.trials,
+        at_a_time or before.at_a_time,
+        before.most_failed if most_failed < 0 else most_failed,
+        propose == "yes" if propose else before.propose,
+    )
+
+
+def save_extent(extent: Extent, folder: Path) -> None:
+    """Keeps it for the next call."""
+    write_document(asdict(extent), folder / FILE)

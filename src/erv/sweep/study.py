@@ -1,0 +1,217 @@
+"""The trials of a sweep, as Optuna keeps them in a file: suggested, watched, pruned, counted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from erv.files import sha256_of_text
+from erv.sweep.plan import Plan
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from optuna.samplers import BaseSampler
+    from optuna.trial import FrozenTrial
+
+FILE = "study.db"
+RANDOM_FIRST = 5  # trials before the sampler draws conclusions
+_AGAIN, _ERROR = "again", "error"  # attributes: the trial that this one goes on with; why it failed
+
+State = Literal["done", "pruned", "failed", "interrupted", "running", "waiting"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial that is to run.
+
+    Attributes:
+        number: from 0.
+        overrides: its values, as `erv run --set` takes them.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of a trial.
+
+    Attributes:
+        number: from 0.
+        overrides: its values, as `erv run --set` takes them.
+        state: `interrupted` if another trial went on with it.
+        value: of the metric; for a pruned one the last that was seen.
+        step: the step of that, if it was pruned.
+        message: why it failed.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    state: State
+    value: float | None = None
+    step: int | None = None
+    message: str = ""
+
+
+class Study:
+    """The trials of one sweep. Hold its folder's lock. Thread-safe.
+
+    Args:
+        folder: of the sweep.
+        plan: what it was begun with.
+    """
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        logging.getLogger("optuna").propagate = False
+        self._plan, self._space = plan, plan.dimensions
+        self._guard = threading.RLock()
+        self._trials: dict[int, Trial] = {}
+        pruner = (
+            optuna.pruners.MedianPruner(n_startup_trials=plan.prune_after)
+            if plan.prune
+            else optuna.pruners.NopPruner()
+        )
+        self._study = optuna.create_study(
+            storage=f"sqlite:///{folder / FILE}",
+            study_name=plan.name,
+            direction="minimize" if plan.direction == "minimize" else "maximize",
+            pruner=pruner,
+            load_if_exists=True,
+        )
+
+    def requeue(self) -> list[int]:
+        """Has the trials run again that were running when the sweep ended; returns their numbers."""
+        from optuna.trial import TrialState
+
+        found = self._all()
+        queued = {trial.user_attrs.get(_AGAIN) for trial in found if trial.state is TrialState.WAITING}
+        numbers = []
+        for trial in found:
+            if trial.state is not TrialState.RUNNING:
+                continue
+            if self._is_whole(trial) and trial.number not in queued:
+                self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
+            self._study.tell(trial.number, state=TrialState.FAIL)
+            numbers.append(trial.number)
+        return numbers
+
+    def ask(self) -> Asked:
+        """The next trial: one that was interrupted, or values that the sampler suggests.
+
+        The sampler's random numbers depend on the seed and on how many suggestions there were, so a sweep
+        that was interrupted goes on as it would have.
+        """
+        with self._guard:
+            suggested = sum(_AGAIN not in t.user_attrs and self._is_whole(t) for t in self._all())
+            self._study.sampler = self._sampler(suggested)
+            trial = self._study.ask(self._space.distributions)
+            self._trials[trial.number] = trial
+            return Asked(trial.number, self._space.overrides(trial.params))
+
+    def report(self, number: int, value: float, step: int) -> bool:
+        """Notes an intermediate value; returns whether the trial is not worth finishing."""
+        with self._guard, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a step that was reported before
+            self._trials[number].report(value, step)
+            return bool(self._trials[number].should_prune())
+
+    def done(self, number: int, value: float) -> None:
+        """Notes that a trial is finished, and what it is worth."""
+        with self._guard:
+            self._study.tell(number, value)
+
+    def pruned(self, number: int) -> None:
+        """Notes that a trial was ended."""
+        from optuna.trial import TrialState
+
+        with self._guard:
+            self._study.tell(number, state=TrialState.PRUNED)
+
+    def failed(self, number: int, message: str) -> None:
+        """Notes that a trial failed, and why."""
+        from optuna.trial import TrialState
+
+        with self._guard:
+            self._trials[number].set_user_attr(_ERROR, message)
+            self._study.tell(number, state=TrialState.FAIL)
+
+    def rows(self) -> list[Row]:
+        """What came of each trial, in their order, without those that were interrupted: others went on."""
+        return [self._row(trial) for trial in self._all() if not self._is_left(trial)]
+
+    def best(self) -> Row | None:
+        """The finished trial with the best value; None without any."""
+        rows = [row for row in self.rows() if row.state == "done" and row.value is not None]
+        if not rows:
+            return None
+        sign = -1.0 if self._plan.direction == "minimize" else 1.0
+        return max(rows, key=lambda row: sign * (row.value or 0.0))
+
+    def settled(self) -> int:
+        """How many trials are finished, pruned or failed."""
+        return sum(row.state in ("done", "pruned", "failed") for row in self.rows())
+
+    def _all(self) -> Sequence[FrozenTrial]:
+        with self._guard:
+            return self._study.get_trials(deepcopy=False)
+
+    def _is_whole(self, trial: FrozenTrial) -> bool:
+        """Whether the trial has all its values; one whose process was killed meanwhile has not."""
+        return set(trial.params) == set(self._space.names)
+
+    def _is_left(self, trial: FrozenTrial) -> bool:
+        from optuna.trial import TrialState
+
+        return trial.state is TrialState.FAIL and _ERROR not in trial.user_attrs
+
+    def _row(self, trial: FrozenTrial) -> Row:
+        states: dict[str, State] = {
+            "COMPLETE": "done",
+            "PRUNED": "pruned",
+            "FAIL": "failed",
+            "RUNNING": "running",
+            "WAITING": "waiting",
+        }
+        values = trial.params or trial.system_attrs.get("fixed_params", {})
+        overrides = self._space.overrides(values) if set(values) == set(self._space.names) else ()
+        step = trial.last_step
+        value = trial.value if trial.value is not None else trial.intermediate_values.get(step or 0)
+        return Row(
+            trial.number,
+            overrides,
+            states[trial.state.name],
+            value,
+            step if trial.state.name == "PRUNED" else None,
+            str(trial.user_attrs.get(_ERROR, "")),
+        )
+
+    def _sampler(self, suggested: int) -> BaseSampler:
+        import optuna
+
+        seed = int(sha256_of_text(f"{self._plan.seed}:{suggested}")[:8], 16)
+        if self._plan.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
+
+
+def table(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:
+    """The trials as rows of a table."""
+    return [
+        {
+            "trial": row.number,
+            "state": row.state if row.step is None else f"pruned at step {row.step}",
+            metric: "" if row.value is None else f"{row.value:.4g}",
+            "parameters": " ".join(row.overrides),
+            "note": row.message,
+        }
+        for row in rows
+    ]

@@ -1,0 +1,125 @@
+"""The trials of a sweep: equal suggestions for equal seeds, even after a kill; pruning; counts."""
+
+from pathlib import Path
+
+import pytest
+
+from erv.sweep.plan import Plan
+from erv.sweep.study import Study, table
+
+
+def plan(**changes: object) -> Plan:
+    values = {
+        "name": "beta",
+        "space": {"grpo.beta": "0.01:0.2:log", "grpo.loss_type": "grpo,dapo"},
+        "overrides": (),
+        "stage": "grpo@erv",
+        "metric": "accuracy",
+        "direction": "maximize",
+        "seed": 3,
+        "sampler": "tpe",
+        "prune": True,
+        "prune_after": 2,
+        "commit": "c",
+        "patch": "",
+        "parameters": "p",
+    }
+    return Plan(**(values | changes))  # type: ignore[arg-type]
+
+
+def values_of(overrides: tuple[str, ...]) -> float:
+    """What a trial with these values is worth: the less beta the better."""
+    return 1.0 - float(overrides[0].partition("=")[2])
+
+
+def run(study: Study, trials: int) -> list[tuple[str, ...]]:
+    asked = []
+    for _ in range(trials):
+        one = study.ask()
+        asked.append(one.overrides)
+        study.done(one.number, values_of(one.overrides))
+    return asked
+
+
+def test_the_same_seed_suggests_the_same(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder in folders:
+        folder.mkdir()
+    first = run(Study(folders[0], plan()), 8)
+    assert run(Study(folders[1], plan()), 8) == first
+    assert run(Study(folders[2], plan(seed=4)), 8) != first
+    assert len(set(first)) == 8
+
+
+def test_an_interrupted_sweep_suggests_what_it_would_have(tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    whole = run(Study(tmp_path / "whole", plan()), 8)
+    found = run(Study(tmp_path / "cut", plan()), 3)
+    killed = Study(tmp_path / "cut", plan()).ask()
+    again = Study(tmp_path / "cut", plan())
+    assert again.requeue() == [killed.number]
+    rest = run(again, 5)
+    assert rest[0] == killed.overrides
+    assert [*found, *rest] == whole
+    assert again.requeue() == []
+    rows = again.rows()
+    assert [row.overrides for row in rows] == whole, "the one that was cut short is told once"
+    assert {row.state for row in rows} == {"done"}
+    assert again.settled() == 8
+
+
+def test_two_interruptions_in_a_row_queue_it_once(tmp_path: Path) -> None:
+    killed = Study(tmp_path, plan()).ask()
+    Study(tmp_path, plan()).requeue()
+    last = Study(tmp_path, plan())
+    assert last.requeue() == []
+    assert run(last, 2)[0] == killed.overrides
+    assert last.settled() == 2
+
+
+def test_a_trial_that_is_worse_than_the_median_is_pruned(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan())
+    for value in (0.5, 0.6):
+        one = study.ask()
+        assert not study.report(one.number, value, 1)
+        study.done(one.number, value)
+    good, bad = study.ask(), study.ask()
+    assert not study.report(good.number, 0.9, 1)
+    assert study.report(bad.number, 0.1, 1)
+    study.pruned(bad.number)
+    study.done(good.number, 0.9)
+    assert study.best() == study.rows()[2]
+    assert [row["state"] for row in table(study.rows(), "accuracy")] == [
+        "done",
+        "done",
+        "done",
+        "pruned at step 1",
+    ]
+
+
+def test_nothing_is_pruned_if_that_is_off(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan(prune=False))
+    for value in (0.9, 0.9, 0.9, 0.1):
+        one = study.ask()
+        assert not study.report(one.number, value, 1)
+        study.done(one.number, value)
+
+
+def test_a_failure_is_kept_with_its_reason(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    study.failed(one.number, "the loss is not finite")
+    (row,) = Study(tmp_path, plan()).rows()
+    assert (row.state, row.message, row.overrides) == ("failed", "the loss is not finite", one.overrides)
+    assert study.best() is None
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 2), ("minimize", 1)])
+def test_the_best(tmp_path: Path, direction: str, best: int) -> None:
+    study = Study(tmp_path, plan(direction=direction))
+    for value in (0.2, 0.1, 0.3):
+        study.done(study.ask().number, value)
+    found = study.best()
+    assert found is not None
+    assert found.number == best
