@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `benchmarks`
 
 from benchmarks.engines.drill import drill
 from benchmarks.engines.installed import code_lines, installed
-from benchmarks.engines.watched import Engine
+from benchmarks.engines.watched import Engine, EngineError
 from benchmarks.full_size import templates
 from benchmarks.workspace import positive
 from erv.pinning import pin
@@ -232,10 +232,12 @@ def main() -> None:
             elif part == "drill":
                 more = ["ray-bare"] if "ray-clips" in names else []
                 lock = write_clips(folder / "drill", min(_DRILL, options.clips), clips)
-                write({"engines": drill([*names, *more], lock, options.workers, folder, ROOT / "src")})
+                drill([*names, *more], lock, options.workers, folder, ROOT / "src", write)
             else:
                 count, rounds = (options.clips, options.rounds) if part == "small" else (options.full, 0)
                 contest(names, clips, count, rounds, options.workers, folder, write)
+    except EngineError as error:
+        sys.exit(f"error: {error}")
     finally:
         os.chdir(before)
         shutil.rmtree(folder, ignore_errors=True)

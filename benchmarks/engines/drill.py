@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.engines.watched import Engine
+from benchmarks.engines.watched import Engine, EngineError
 
 # The clip that crashes: the decoder sees it by its last byte, which `sign` set.
 POISON = 77
@@ -31,12 +31,13 @@ def decode_item(task):
 """
 
 
+Choice = Callable[[Engine], psutil.Process | None]
+
+
 class Killer:
     """Kills one process of an engine with SIGKILL, as soon as `choose` finds it and a shard is there."""
 
-    def __init__(
-        self, engine: Engine, folder: Path, choose: Callable[[Engine], psutil.Process | None]
-    ) -> None:
+    def __init__(self, engine: Engine, folder: Path, choose: Choice) -> None:
         self.killed: str | None = None
         self._engine, self._folder, self._choose = engine, folder, choose
 
@@ -75,10 +76,19 @@ def a_worker(engine: Engine) -> psutil.Process | None:
     return busy[0] if busy and engine.name == "ray-bare" else None
 
 
+_CRASH = "clip crashes"
+_FAULTS: dict[str, Choice | None] = {"nothing": None, "decoder killed": a_decoder, "worker killed": a_worker}
+
+
 def drill(
-    names: Sequence[str], lock: Path, workers: int, scratch: Path, source: Path
-) -> dict[str, dict[str, Any]]:
-    """For each engine and fault: how it ended, in how many seconds, and whether the shards are right."""
+    names: Sequence[str],
+    lock: Path,
+    workers: int,
+    scratch: Path,
+    source: Path,
+    write: Callable[[dict[str, Any]], None],
+) -> None:
+    """Writes for each engine and fault how it ended, after how long, and whether the shards are right."""
     poisoned = scratch / "poisoned"
     shutil.copytree(source, poisoned)
     with (poisoned / "erv/media/decode.py").open("a", encoding="utf-8") as stream:
@@ -87,44 +97,43 @@ def drill(
     wanted: dict[str, list[Any]] = {}
     for name in names:
         result[name] = {}
-        engine = Engine(name, lock, workers, scratch / "drill.log", source)
-        try:
-            out = scratch / "drill-shards"
-            for fault, choose in (
-                ("nothing", None),
-                ("decoder killed", a_decoder),
-                ("worker killed", a_worker),
-            ):
-                killer = Killer(engine, out, choose) if choose else None
-                result[name][fault] = _tried(engine, fault, out, killer, wanted)
-        finally:
-            engine.stop()
-        engine = Engine(name, lock, workers, scratch / "drill.log", poisoned)
-        try:
-            result[name]["clip crashes"] = _tried(engine, "clip crashes", out, None, wanted)
-        finally:
-            engine.stop()
-        for fault, found in result[name].items():
-            print(f"  {name}, {fault}: {found}", flush=True)
-    return result
+        for code, faults in ((source, _FAULTS), (poisoned, {_CRASH: None})):
+            try:
+                engine = Engine(name, lock, workers, scratch / "drill.log", code)
+            except EngineError as error:
+                result[name] |= {fault: {"ended": str(error)[-600:]} for fault in faults}
+                continue
+            try:
+                for fault, choose in faults.items():
+                    result[name][fault] = _tried(engine, fault, scratch / "drill-shards", choose, wanted)
+                    print(f"  {name}, {fault}: {result[name][fault]}", flush=True)
+                    write({"complete": False, "engines": result})
+            except EngineError as error:
+                result[name][fault] = {"ended": str(error)[-600:]}
+            finally:
+                engine.stop()
+    write({"complete": True, "engines": result})
 
 
 def _tried(
-    engine: Engine, fault: str, out: Path, killer: Killer | None, wanted: dict[str, list[Any]]
+    engine: Engine, fault: str, out: Path, choose: Choice | None, wanted: dict[str, list[Any]]
 ) -> dict[str, Any]:
-    """Extracts all chunks; the first engine's shards of a fault are those that others must give."""
+    """Extracts all chunks; the first engine's shards, with and without crash, are what others must give."""
+    shutil.rmtree(out, ignore_errors=True)
+    killer = Killer(engine, out, choose) if choose else None
     found = engine.extract(0, engine.chunks, out, killer)
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("shard-*"))]
     shutil.rmtree(out)
     if "failed" in found:
         return {"ended": found["failed"], "seconds": round(found["wall_seconds"], 1)}
-    expected = wanted.setdefault("crash" if fault == "clip crashes" else "whole", digests)
+    expected = wanted.setdefault("crash" if fault == _CRASH else "whole", digests)
     return {
         "ended": "complete",
         "seconds": round(found["wall_seconds"], 1),
         "killed": killer.killed if killer else None,
         "same_shards": digests == expected,
         "quarantined": found["rejected"],
+        "shards": hashlib.sha256("".join(digests).encode()).hexdigest()[:16],
     }
 
 

@@ -19,12 +19,14 @@ from typing import Any
 
 # Before Ray is imported. It reports its use to its makers otherwise, and takes 127.0.0.1 for a request to be
 # reachable from elsewhere. Its key stays in this process and its children instead of in the home folder. Its
-# workers are as nice as those of the other engines, instead of by 15.
+# workers are as nice as those of the other engines, instead of by 15, and on a busy machine it may take
+# its time to start.
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
     "RAY_worker_niceness": "0",
+    "RAY_raylet_start_wait_time_s": "300",
 }
 
 import numpy as np

@@ -19,6 +19,10 @@ _DECODER = "erv.media.worker_process"
 _ONE_ENGINE = Path(__file__).with_name("one_engine.py")
 
 
+class EngineError(Exception):
+    """An engine did not start, or its process ended."""
+
+
 class Engine:
     """A running engine.
 
@@ -48,7 +52,11 @@ class Engine:
             env=_environment(source),
         )
         self._root = psutil.Process(self._process.pid)
-        self.chunks = int(self._answer()["chunks"])
+        try:
+            self.chunks = int(self._answer()["chunks"])
+        except EngineError:
+            self.stop()
+            raise
         self.start_seconds = time.perf_counter() - began
 
     def extract(
@@ -83,7 +91,7 @@ class Engine:
                 meanwhile()
             waiting.join(0.05)
         if not answers:
-            raise SystemExit(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
+            raise EngineError(f"{self.name} ended: {self.log.read_text()[-1500:].strip()}")
         return {
             **answers[0],
             "wall_seconds": time.perf_counter() - began,
@@ -143,7 +151,7 @@ class Engine:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.name} ended:\n{self.log.read_text()[-3000:]}")
+            raise EngineError(f"{self.name} ended: {self.log.read_text()[-1500:].strip()}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -48,7 +48,7 @@ class Cluster:
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **environment},
             )
 
     def _find(self, pattern: str) -> str:
