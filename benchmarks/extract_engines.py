@@ -121,17 +121,25 @@ class Contest:
                 raise SystemExit(f"{name} and {self._names[0]} gave different shards")
         return results
 
-    def state(self) -> dict[str, Any]:
-        """What each engine took beside its work."""
-        idle = {name: engine.cpu_seconds() for name, engine in self.engines.items()}
-        time.sleep(_IDLE_SECONDS)
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What each engine took so far beside its work: time to start, and memory."""
         return {
             name: {
                 "start_seconds": round(engine.start_seconds, 2),
-                "processes_at_rest": len(engine.processes()),
-                "cpu_percent_at_rest": round(100 * (engine.cpu_seconds() - idle[name]) / _IDLE_SECONDS, 1),
-                "listens_at": engine.addresses(),
                 "peak_megabytes": round(engine.peak_bytes / 1e6),
+            }
+            for name, engine in self.engines.items()
+        }
+
+    def rest(self) -> dict[str, dict[str, Any]]:
+        """What each engine takes while it has nothing to do."""
+        before = {name: engine.cpu_seconds() for name, engine in self.engines.items()}
+        time.sleep(_IDLE_SECONDS)
+        return {
+            name: {
+                "processes_at_rest": len(engine.processes()),
+                "cpu_percent_at_rest": round(100 * (engine.cpu_seconds() - before[name]) / _IDLE_SECONDS, 1),
+                "listens_at": engine.addresses(),
             }
             for name, engine in self.engines.items()
         }
@@ -185,18 +193,19 @@ def contest(
             if rounds
             else [(at, min(at + _SLICE, race.chunks)) for at in range(0, race.chunks, _SLICE)]
         )
+        rest = race.rest()
         for part in parts:
             turns.append(race.turn(*part))
             line = ", ".join(f"{name} {turns[-1][name]['wall_seconds']:.1f}" for name in names)
             print(f"  shards {part[0]} to {part[1]}: {line} s", flush=True)
-            write({"complete": False, "turns": len(turns), "engines": summed(turns)})
-        state = race.state()
+            table, state = summed(turns), race.state()
+            for name in names:
+                shard = {"first_shard_seconds": round(first[name]["wall_seconds"], 2)}
+                table[name] |= state[name] | rest[name] | shard
+            write({"turns": f"{len(turns)} of {len(parts)}", "same_shards": True, "engines": table})
     shutil.rmtree(lock.parent)
-    table = summed(turns)
     for name in names:
-        table[name] |= state[name] | {"first_shard_seconds": round(first[name]["wall_seconds"], 2)}
-        print(f"  {name}: {table[name]['clips_per_second']} clips/s, {state[name]['peak_megabytes']} MB")
-    write({"complete": True, "turns": len(turns), "same_shards": True, "engines": table})
+        print(f"  {name}: {table[name]['clips_per_second']} clips/s, {table[name]['peak_megabytes']} MB")
 
 
 def main() -> None:
