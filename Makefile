@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-noop-distributed bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving
+.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-noop-distributed bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving bench-engines
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,9 @@ bench-answers: install  ## A thousand answers of raters while their writer is ki
 
 bench-compare: install  ## Time of comparing four policies on 12,000 clips, against the plain way
 	$(BIN)/python benchmarks/compare.py
+
+bench-engines: install  ## Extract the same clips on local processes, Dask and, if it is installed, Ray Data; kills and crashes
+	$(BIN)/python benchmarks/extract_engines.py
 
 bench-full: install  ## Ingest, validate and extract 26,417 synthetic clips: time, memory, growth
 	$(BIN)/python benchmarks/full_size.py

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from distributed import Client
 
 from erv.environment import Environment
 from erv.errors import DataError, StorageError
@@ -23,6 +26,7 @@ from erv.extract.extract import extract
 from erv.storage.store import open_store
 from tests.support.clips import copy_tree, pinned, same_files, settings, write_clips
 from tests.support.paths import ROOT
+from tests.support.small_disk import on_small_disk
 
 pytestmark = pytest.mark.integration
 DASK = str(Path(sys.executable).with_name("dask"))
@@ -44,7 +48,7 @@ class Cluster:
                 cwd=self._folder,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", **environment},
             )
 
     def _find(self, pattern: str) -> str:
@@ -108,6 +112,26 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
+@contextmanager
+def meanwhile(act: Callable[[], bool]) -> Iterator[None]:
+    """Calls `act` again and again until it is true, which it must become while the block runs."""
+    stop, done = threading.Event(), []
+
+    def watch() -> None:
+        while not done and not stop.wait(0.02):
+            if act():
+                done.append(True)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    assert done
+
+
 def run(source: Path, out: str, *, workers: int = 2, dask: str | None = None):
     rows, lock = pinned(source)
     state = Path(".erv/extract" if dask else "of-this-machine")  # else the shards would be kept
@@ -142,26 +166,95 @@ def test_a_killed_worker_costs_no_clip(cluster: Cluster, source: Path) -> None:
     cluster.add_worker()
     victim = cluster.add_worker()
 
-    stop, killed = threading.Event(), []
+    def kill() -> bool:
+        # The process that works is the child of the nanny.
+        children = psutil.Process(victim.pid).children(recursive=True)
+        if not children or not list(Path(".erv/extract").rglob("*.json")):
+            return False
+        children[0].kill()
+        return True
 
-    def kill_once() -> None:
-        while not killed and not stop.wait(0.02):
-            # The process that works is the child of the nanny.
-            children = psutil.Process(victim.pid).children(recursive=True)
-            if list(Path(".erv/extract").rglob("*.json")) and children:
-                children[0].kill()
-                killed.append(children[0].pid)
-
-    thread = threading.Thread(target=kill_once)
-    thread.start()
-    try:
+    with meanwhile(kill):
         there = run(source, "there", dask=cluster.address, workers=1)
-    finally:
-        stop.set()
-        thread.join()
-    assert killed
     assert there.clips == 120
     assert same_files(Path("here"), Path("there"))
+
+
+@pytest.mark.slow
+def test_a_machine_that_goes_costs_no_clip(cluster: Cluster, source: Path) -> None:
+    """The worker and its nanny are killed: nobody starts another one."""
+    write_clips(source, 120)
+    run(source, "here")
+    cluster.add_worker()
+    victim = psutil.Process(cluster.add_worker().pid)
+
+    def kill() -> bool:
+        gone = [victim, *victim.children(recursive=True)]
+        if len(gone) == 1 or not list(Path(".erv/extract").rglob("*.json")):
+            return False
+        for process in gone:
+            process.kill()
+        return True
+
+    with meanwhile(kill):
+        there = run(source, "there", dask=cluster.address, workers=1)
+    assert there.clips == 120
+    assert same_files(Path("here"), Path("there"))
+
+
+@pytest.mark.slow
+def test_workers_that_come_later_work_too(cluster: Cluster, source: Path) -> None:
+    write_clips(source, 400)
+    cluster.add_worker()
+    added: list[subprocess.Popen[bytes]] = []
+
+    def all_three_work() -> bool:
+        if not added and list(Path(".erv/extract").rglob("*.json")):
+            added.extend(cluster.add_worker() for _ in range(2))
+        return len(added) == 2 and sum(map(bool, observer.processing().values())) == 3
+
+    with Client(cluster.address, set_as_default=False) as observer, meanwhile(all_three_work):
+        run(source, "there", dask=cluster.address, workers=1)
+
+
+def test_a_full_disk_of_a_worker_is_told_as_that(source: Path, tmp_path: Path) -> None:
+    """The stage would otherwise ask to free space on the machine of the coordinator."""
+    done = on_small_disk(
+        tmp_path / "small", 40, "-c", ON_A_FULL_DISK, cwd=tmp_path, PYTHONPATH=f"{ROOT}:{ROOT / 'src'}"
+    )
+    said = done.stdout.partition("left:")[0].strip()
+    assert said == (
+        f"machine.extract.dask (tcp://there): the worker on {platform.node()} can't go on, no room is left in"
+        f" {tmp_path / 'small'}; mend that there and run extract again, finished shards are kept"
+    ), done.stderr
+
+
+ON_A_FULL_DISK = """
+import os, pickle
+from pathlib import Path
+from types import SimpleNamespace
+from erv.determinism import code_version
+from erv.errors import DataError, full_disk
+from erv.extract.chunks import libraries, plan
+from erv.extract.dask_cluster import ChunkTask, _result, run_chunk
+from tests.support.clips import pinned, settings
+
+os.environ["TMPDIR"] = str(Path("small").absolute())
+rows, lock = pinned(Path("raw").absolute())
+version = code_version((), libraries(settings()))
+task = ChunkTask(plan(rows, 5)[1], lock, settings(), 1, (), version)
+
+def answer():
+    try:
+        return run_chunk(task)
+    except DataError as error:
+        raise pickle.loads(pickle.dumps(error))
+
+try:
+    _result(SimpleNamespace(result=answer), "tcp://there")
+except DataError as error:
+    print(error if full_disk(error) is None else "taken for ours: " + full_disk(error))
+"""
 
 
 @pytest.mark.slow

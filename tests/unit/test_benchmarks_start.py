@@ -21,6 +21,12 @@ SMALL = [
     pytest.param("compare", False, "--clips 60 --rounds 1 --results OUT", marks=SLOW),
     pytest.param("corpus", False, "--size tiny", marks=SLOW),
     pytest.param("extract", False, "--clips 2 --rounds 1 --results OUT", marks=SLOW),
+    pytest.param(
+        "extract_engines",
+        False,
+        "--parts size small --clips 4 --rounds 1 --engines local --results OUT",
+        marks=SLOW,
+    ),
     pytest.param("full_size", False, "--sizes 12 24 --skip-official --out OUT", marks=SLOW),
     pytest.param(
         "gpu_proof", True, "--device cpu --size tiny --rounds 1 --only vectors decode --out OUT", marks=SLOW

@@ -14,6 +14,7 @@ that you trust.
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from erv.determinism import PACKAGE, code_of, code_version
-from erv.errors import DataError, StorageError
+from erv.errors import DataError, StorageError, full_disk
 from erv.extract.chunks import Chunk, Finished, libraries, write_chunks
 from erv.settings import ExtractSettings
 from erv.shards import shard_name
@@ -56,7 +57,7 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
     """Makes the shard of a chunk on a worker; returns the file's bytes and the counts.
 
     Raises:
-        DataError: the worker has different code or versions, or as `write_chunks`.
+        DataError: the worker has different code or versions, or can't write, or as `write_chunks`.
         StorageError: as `write_chunks`.
     """
     if code_version(task.code, libraries(task.settings)) != task.version:
@@ -65,12 +66,26 @@ def run_chunk(task: ChunkTask) -> tuple[bytes, Finished]:
             " install the same requirements/*.lock on both"
         )
     store = store_for([task.lock.uri])
-    with tempfile.TemporaryDirectory(prefix="erv-extract-") as folder:
-        chunks = write_chunks(
-            [task.chunk], task.lock, store, task.settings, Path(folder), workers=task.workers
-        )
-        finished = next(chunks)
-        return (Path(folder) / shard_name(task.chunk.number)).read_bytes(), finished
+    try:
+        with tempfile.TemporaryDirectory(prefix="erv-extract-") as folder:
+            chunks = write_chunks(
+                [task.chunk], task.lock, store, task.settings, Path(folder), workers=task.workers
+            )
+            finished = next(chunks)
+            return (Path(folder) / shard_name(task.chunk.number)).read_bytes(), finished
+    except OSError as error:
+        trouble = _trouble_here(error)
+    # Not within the handler: whoever finds the system's error behind this one takes it for one of their own.
+    raise DataError(trouble)
+
+
+def _trouble_here(error: OSError) -> str:
+    """What ails the machine of a worker, in words that nobody takes for the coordinator's trouble."""
+    what = _first_line(error) if full_disk(error) is None else f"no room is left in {tempfile.gettempdir()}"
+    return (
+        f"the worker on {platform.node()} can't go on, {what}; mend that there and run extract again,"
+        " finished shards are kept"
+    )
 
 
 def write_chunks_on_cluster(
@@ -95,11 +110,11 @@ def write_chunks_on_cluster(
     version = code_version(code, libraries(settings))
     with _connected(address) as client:
         _check_versions(client, address)
-        limit = max(_PER_WORKER, _PER_WORKER * len(client.nthreads()))
         logger.info("extract: %d chunks on the Dask cluster at %s", len(chunks), address)
         waiting = list(reversed(chunks))
         running: set[Any] = set()
         while waiting or running:
+            limit = _PER_WORKER * max(1, len(client.nthreads()))  # workers come and go
             while waiting and len(running) < limit:
                 chunk = waiting.pop()
                 task = ChunkTask(chunk, _part(lock, chunk), settings, workers, code, version)
@@ -141,7 +156,7 @@ def _connected(address: str) -> Iterator[Any]:
         ) from None
     lost = (
         f"machine.extract.dask: the Dask scheduler at {address} went away; start it again and run extract"
-        " again"
+        " again, finished shards are kept"
     )
     start = f"start some with `dask worker {address} --nthreads 1`"
     security = Security()
