@@ -14,6 +14,7 @@ from erv.pipeline.ancestry import (
     inputs_of,
     named_in_parameters,
     of_bundle,
+    reader_of,
     registered,
 )
 from erv.pipeline.changes import ABSENT, ChangedFile, ChangedParameter, StageChanges, quiet_dvc, read_changes
@@ -96,6 +97,7 @@ __all__ = [
     "read_changes",
     "read_lock_entries",
     "read_stages",
+    "reader_of",
     "registered",
     "release_dead_holders",
     "repair_lock",

@@ -6,6 +6,7 @@ nothing about it: they may have been edited since, and DVC keeps the entries of 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -61,6 +62,12 @@ def inputs_of(lock: Locked, name: str, listing: Listing = _unlisted) -> tuple[In
         listing: hash by path in a folder of this hash, or None if it can't be read.
     """
     return _Entries(lock).inputs(name, listing)
+
+
+def reader_of(lock: Locked, listing: Listing = _unlisted) -> Callable[[str], tuple[Input, ...]]:
+    """`inputs_of` for many stages of one lock."""
+    entries = _Entries(lock)
+    return lambda name: entries.inputs(name, listing)
 
 
 def ancestors(lock: Locked, names: Iterable[str]) -> dict[str, Entry]:
@@ -213,9 +220,10 @@ def _together(parts: Iterable[Files]) -> dict[str, str]:
     return {path: md5 for part in parts for path, md5 in part.items()}
 
 
-def _folders_of(path: str) -> list[str]:
+@functools.lru_cache(maxsize=4096)  # the same few paths are in all locks
+def _folders_of(path: str) -> tuple[str, ...]:
     """The folders around a path, without that of the workspace."""
-    return [str(folder) for folder in PurePosixPath(path).parents if str(folder) not in (".", "/")]
+    return tuple(str(folder) for folder in PurePosixPath(path).parents if str(folder) not in (".", "/"))
 
 
 def named_in_parameters(entry: Entry, section: str | None = None) -> set[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from erv.accept.accept import is_code
 from erv.files import sha256_of_text
 from erv.parameters import PARAMETERS, as_texts, flat
-from erv.pipeline import inputs_of
+from erv.pipeline import reader_of
 from erv.results.result import UNKNOWN
 
 Locked = Mapping[str, Mapping[str, Any]]
@@ -69,9 +69,9 @@ def origin_of(lock: Locked, name: str, listing: Listing) -> Origin:
         listing: hash by path in a folder of this hash; None if it can't be read.
     """
     found, lost, unchecked = {name: lock[name]}, dict[str, None](), dict[str, None]()
-    pending = [name]
+    pending, inputs = [name], reader_of(lock, listing)
     while pending:
-        for item in inputs_of(lock, pending.pop(0), listing):
+        for item in inputs(pending.pop(0)):
             for maker in item.makers:
                 if item.as_written is False:
                     lost[maker] = None
