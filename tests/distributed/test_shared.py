@@ -34,7 +34,7 @@ def test_two_coordinators_run_it_once(
             run.end()
     assert codes == [0, 0], "\n".join(run.text() for run in runs)
     assert len(runs_of_pool(stack)) == before + 1
-    assert len(clone.runs()["tune"]) + len(other.runs().get("tune", [])) == 1
+    assert sum(len(one.runs().get("tune", [])) for one in (clone, other)) == 1, "of whoever was first"
     assert (clone.folder / "dvc.lock").read_text() == (other.folder / "dvc.lock").read_text()
     for one in (clone, other):
         assert "up to date" in one.dvc("status")
