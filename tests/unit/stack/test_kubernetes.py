@@ -254,8 +254,8 @@ def test_the_stack_is_that_of_compose():
 
 def test_variables_are_those_of_compose():
     ours = all_containers()
-    # Put together from these; of no use to the programs.
-    parts = {*make_secret.NAMES, "PGDATA", "ERV_WORKER_HOME"}
+    # What others are put together from, and places in a pod.
+    parts = {*make_secret.NAMES, "PGDATA", "ERV_WORKER_HOME", "DVC_SITE_CACHE_DIR"}
     for name, service in compose().items():
         given = variables_of(ours[PODS.get(name, name)][0], SETTINGS, SECRET)
         expected = service.get("environment", {})
