@@ -162,7 +162,11 @@ def started_worker(log: Path) -> Iterator[Worker]:
             yield Worker(psutil.Process(process.pid), log)
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:  # started in the background, it may have SIGINT ignored
+                process.kill()
+                process.wait()
 
 
 def main() -> None:
