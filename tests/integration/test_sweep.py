@@ -91,6 +91,10 @@ def test_one_is_pruned_one_fails_and_a_kill_loses_nothing(stack: Environment, cl
     }
     assert rows[9]["loss"] == "0.9"
     assert "lower sft.batch_size" in rows[57]["note"]
+    # What trials need is linked from the clone's cache, not made or fetched again.
+    text = first.log.read_text()
+    assert "[trial 0] [first] Stage 'first' didn't change, skipping" in text
+    assert not (clone.folder / ".dvc/cache/files/md5/files").exists()
     # The clone is as it was, and no checkout is left.
     assert state_of(clone) == before
     assert list((clone.folder / ".erv/sweeps/sizes/trials").iterdir()) == []

@@ -164,7 +164,7 @@ class Folder:
         from dvc.repo import Repo
 
         with Repo(str(self._environment.workspace)) as repo:
-            cache = repo.cache.local.path
+            cache = repo.cache.local_cache_dir  # not that of its objects, which lies below
         update_config(folder / ".dvc" / "config.local", {"dir": str(cache), "type": _LINKS}, "cache")
 
 
