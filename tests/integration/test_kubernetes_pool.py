@@ -130,7 +130,7 @@ def asked(
     def ask_for(name: str) -> Attempt:
         board = Board(open_store(stack), stack.dvc_bucket, f"{request.node.name}-{name}")
         wanted = SimpleNamespace(stage="tune", bucket=stack.dvc_bucket)
-        attempt = Attempt(stack, board, wanted, 1, name, lambda line: None)  # type: ignore[arg-type]
+        attempt = Attempt(stack, board, wanted, 1, "begun", name, 1, lambda line: None)  # type: ignore[arg-type]
         assert attempt.step() is None
         body = {
             "work_pools": {"name": {"any_": [name]}},
