@@ -358,6 +358,7 @@ def test_nothing_else_unpickles_or_renders_outside_the_sandbox() -> None:
     assert {path for path, name in calls if name in jinja} <= {
         "lineage/page.py",
         "report/page.py",
+        "results/page.py",
         "study/analysis/page.py",
         "web/pages.py",
         "validate/data_docs.py",
