@@ -42,6 +42,8 @@ def compose(words: Sequence[str]) -> int:
         front += [rest.pop(0), rest.pop(0)]
     if rest[:1] == ["up"]:
         return up(front, rest[1:])
+    if rest[:1] in (["exec"], ["run"]) and "-T" not in rest and not sys.stdout.isatty():
+        rest.insert(1, "-T")  # as Docker does by itself
     # One image after the other: they share their first layers.
     builds = ["--parallel=1", f"--podman-build-args={shlex.join(_builds())}"]
     return _call("podman-compose", *builds, *front, *rest)
