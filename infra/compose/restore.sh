@@ -6,8 +6,8 @@
 set -euo pipefail
 
 [ $# -eq 1 ] || { echo "usage: ./restore.sh FOLDER" >&2; exit 2; }
-source="$(realpath "$1")"
-(cd "$source" && sha256sum --quiet --check SHA256SUMS) \
+source="$(realpath --canonicalize-missing "$1")"
+(cd "$source" 2> /dev/null && sha256sum --quiet --check SHA256SUMS) \
   || { echo "error: $source is no whole backup; take another one" >&2; exit 1; }
 cd "$(dirname "${BASH_SOURCE[0]}")"
 for volume in postgres-data s3-data; do

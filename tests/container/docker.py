@@ -53,14 +53,16 @@ def up(front: Sequence[str], words: Sequence[str]) -> int:
     """Builds if asked to, creates what is missing or changed, and starts it in order."""
     assert {"--detach", "--wait"} <= set(words), "start with --detach --wait"
     chosen = [word for word in words if not word.startswith("-")]
-    if "--build" in words:
-        compose([*front, "build", *chosen])
-    # Without --no-deps, Podman itself would tie the containers together and refuse to stop or start one alone.
-    code = _call("podman-compose", *front, "up", "--no-start", "--no-deps", *chosen)
-    if code:
-        return code
     services = _services(front)
     wanted = set(chosen or services)
+    if "--build" in words:
+        # Several services have the same image.
+        builders = {services[name]["image"]: name for name in services if name in wanted and "build" in services[name]}
+        if code := compose([*front, "build", *builders.values()]):
+            return code
+    # Without --no-deps, Podman itself would tie the containers together and refuse to stop or start one alone.
+    if code := _call("podman-compose", *front, "up", "--no-start", "--no-deps", *chosen):
+        return code
     for name in _in_order(services):
         if name not in wanted:
             continue

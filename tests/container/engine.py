@@ -156,6 +156,7 @@ def open_engine(home: Path | None = None) -> Engine:
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
         "HOME": str(Path.home()),
         "LANG": os.environ.get("LANG", "C.UTF-8"),
+        **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
         "CONTAINERS_CONF": str(home / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
         # Podman would ask systemd to run the health checks, which is not everywhere; ours are run by who waits.
