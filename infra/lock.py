@@ -35,8 +35,8 @@ TOOLS = str(FOLDER / f"tools-{running_python()}.lock")
 LEFT_OUT = {"erv", "pip"}
 # decord has wheels for x86-64 only; its fork offers the same module elsewhere (see pyproject.toml).
 MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD64"'}
-# By release of Python: what is needed by patch releases before the one that runs this. Prefect imports the client of
-# Redis, and Debian 12 has Python 3.11.2.
+# By release of Python: what is needed by patch releases before the one that runs this. Prefect imports the
+# client of Redis, and Debian 12 has Python 3.11.2.
 EARLIER_PATCHES = {"3.11": ['async-timeout==5.0.1; python_full_version < "3.11.3"']}
 _OF_A_GPU_BUILD = re.compile(
     r"(nvidia|cuda)-.+|triton"

@@ -1,8 +1,8 @@
 """`docker`, as far as the documented commands use it, on Podman and podman-compose.
 
-Podman before 4.6 can't wait for health, and podman-compose then starts what waits for others too early, so `up` is
-done here: the services of the same file, in the order and under the conditions that it gives, by its own health
-checks. Everything else is passed on.
+Podman before 4.6 can't wait for health, and podman-compose then starts what waits for others too early, so
+`up` is done here: the services of the same file, in the order and under the conditions that it gives, by its
+own health checks. Everything else is passed on.
 """
 
 from __future__ import annotations
@@ -57,22 +57,23 @@ def up(front: Sequence[str], words: Sequence[str]) -> int:
     wanted = set(chosen or services)
     if "--build" in words:
         # Several services have the same image.
-        builders = {services[name]["image"]: name for name in services if name in wanted and "build" in services[name]}
+        built = [name for name in services if name in wanted and "build" in services[name]]
+        builders = {services[name]["image"]: name for name in built}
         if code := compose([*front, "build", *builders.values()]):
             return code
-    # Without --no-deps, Podman itself would tie the containers together and refuse to stop or start one alone.
+    # Without --no-deps, Podman would tie the containers together and refuse to start or stop one alone.
     if code := _call("podman-compose", *front, "up", "--no-start", "--no-deps", *chosen):
         return code
     for name in _in_order(services):
         if name not in wanted:
             continue
         for other, condition in services[name].get("depends_on", {}).items():
-            if not _reached(other, services[other], condition["condition"]):
+            if not _reached(other, condition["condition"]):
                 return 1
         if _state(name, "{{.State.Status}} {{.State.ExitCode}}") not in (*ENDED, "running 0"):
             _call("podman", "start", container(name), quiet=True)
-    waits = {name: "service_healthy" for name in wanted if "healthcheck" in services[name]}
-    return 0 if all([_reached(name, services[name], what) for name, what in waits.items()]) else 1
+    checked = [name for name in wanted if "healthcheck" in services[name]]
+    return 0 if all(_reached(name, "service_healthy") for name in checked) else 1
 
 
 def container(service: str) -> str:
@@ -81,7 +82,8 @@ def container(service: str) -> str:
 
 
 def _services(front: Sequence[str]) -> dict[str, Any]:
-    said = subprocess.run(["podman-compose", *front, "config"], capture_output=True, text=True, check=True).stdout
+    command = ["podman-compose", *front, "config"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     services: dict[str, Any] = yaml.safe_load(said)["services"]
     return services
 
@@ -101,12 +103,13 @@ def _in_order(services: dict[str, Any]) -> list[str]:
     return ordered
 
 
-def _reached(name: str, service: dict[str, Any], condition: str) -> bool:
+def _reached(name: str, condition: str) -> bool:
     """Waits until a service is healthy, or has ended well."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         if condition == "service_healthy":
-            if subprocess.run(["podman", "healthcheck", "run", container(name)], capture_output=True).returncode == 0:
+            check = ["podman", "healthcheck", "run", container(name)]
+            if subprocess.run(check, capture_output=True, check=False).returncode == 0:
                 return True
         elif _state(name, "{{.State.Status}} {{.State.ExitCode}}") in ENDED:
             return True

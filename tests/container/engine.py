@@ -1,7 +1,7 @@
 """A container engine of the tests' own: Podman with its images, volumes and networks in one folder.
 
-Nothing of this machine's other containers is seen or touched, so the stack may have the names that it has on a
-server. The folder keeps the images for the next run: `ERV_CONTAINER_CACHE`, or `~/.cache/erv/containers`.
+Nothing of this machine's other containers is seen or touched, so the stack may have the names that it has on
+a server. The folder keeps the images for the next run: `ERV_CONTAINER_CACHE`, or `~/.cache/erv/containers`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tests.support.paths import ROOT
 
 # Debian names the packages as the programs.
 PROGRAMS = ("podman", "runc", "debootstrap", "netavark", "aardvark-dns", "catatonit")
-# Within this machine's own limits, or the runtime refuses to start a container: without rights to raise them, what
-# it starts with may be below what a shell here has.
+# Within this machine's own limits, or the runtime refuses to start a container: without rights to raise them,
+# what it starts with may be below what a shell here has.
 LIMITS = {
     name: "{0}:{0}".format(min(resource.getrlimit(kind)[1] % 2**63, most))
     for name, kind, most in (
@@ -146,7 +146,10 @@ def open_engine(home: Path | None = None) -> Engine:
     limits = ", ".join(f'"{name}={value}"' for name, value in LIMITS.items())
     (home / "containers.conf").write_text(_CONTAINERS.format(home=home, limits=limits))
     (home / "storage.conf").write_text(_STORAGE.format(home=home))
-    scripts = {"docker": _DOCKER.format(python=sys.executable), "podman": _PODMAN.format(podman=_found("podman"))}
+    scripts = {
+        "docker": _DOCKER.format(python=sys.executable),
+        "podman": _PODMAN.format(podman=_found("podman")),
+    }
     for name, text in scripts.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
@@ -159,7 +162,7 @@ def open_engine(home: Path | None = None) -> Engine:
         **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
         "CONTAINERS_CONF": str(home / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
-        # Podman would ask systemd to run the health checks, which is not everywhere; ours are run by who waits.
+        # Podman would have systemd run the health checks, which is not everywhere; who waits runs ours.
         "DISABLE_HC_SYSTEMD": "true",
         "ERV_CONTAINER_CACHE": str(home),
     }

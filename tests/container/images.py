@@ -56,7 +56,7 @@ def build_options(engine: Engine) -> list[str]:
     """What a build needs to get packages the way this machine does."""
     settings = _pip_settings()
     folders = re.findall(r"(?:^|\s|file://)(/[^\s]+)", "\n".join(settings.values()))
-    mounts = {_first_levels(folder): _first_levels(folder) for folder in folders if os.path.isdir(folder)}
+    mounts = {_first_levels(folder): _first_levels(folder) for folder in folders if Path(folder).is_dir()}
     if certificates := settings.get("cert"):
         mounts[certificates], settings["cert"] = _CERTIFICATES, _CERTIFICATES
     if constraint := settings.get("constraint"):

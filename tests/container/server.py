@@ -85,7 +85,8 @@ class Server:
         )
         seconds = time.monotonic() - started
         print(f"$ {command}  [{done.returncode}, {seconds:.0f} s]\n{done.stdout[-3000:]}")
-        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+        said = f"{command} ended with {done.returncode}:\n{done.stdout[-6000:]}"
+        assert not check or done.returncode == 0, said
         return done.stdout
 
     def compose(self, *words: str, check: bool = True) -> str:

@@ -38,9 +38,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def image(
-    engine: Engine, base_images: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def image(engine: Engine, base_images: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> str:
     """The image of a saved model, whose folder is the context."""
     import mlflow
 
@@ -54,7 +52,7 @@ def image(
     given = [f"--build-arg={name}={value}" for name, value in passed.items() if value]
     file = str(ROOT / "infra/serving/Dockerfile")
     engine.run("docker", "build", *given, "-f", file, "-t", TAG, str(folder / "model"), timeout=3000)
-    yield TAG
+    return TAG
 
 
 @pytest.fixture(scope="module")
