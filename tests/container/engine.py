@@ -35,9 +35,11 @@ default_ulimits = [{limits}]
 
 [engine]
 cgroup_manager = "cgroupfs"
+# Here and not only in the environment: what restarts a container that died is no child of ours. Podman would have
+# systemd run the health checks, which is not everywhere; who waits for a service runs its check.
+env = ["DISABLE_HC_SYSTEMD=true"]
 events_logger = "file"
 runtime = "runc"
-static_dir = "{home}/state"
 tmp_dir = "{home}/run/libpod"
 volume_path = "{home}/volumes"
 
@@ -162,8 +164,6 @@ def open_engine(home: Path | None = None) -> Engine:
         **{name: value for name, value in os.environ.items() if name.startswith("PIP_")},
         "CONTAINERS_CONF": str(home / "containers.conf"),
         "CONTAINERS_STORAGE_CONF": str(home / "storage.conf"),
-        # Podman would have systemd run the health checks, which is not everywhere; who waits runs ours.
-        "DISABLE_HC_SYSTEMD": "true",
         "ERV_CONTAINER_CACHE": str(home),
     }
     return Engine(home, environment)
