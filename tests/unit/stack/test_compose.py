@@ -310,6 +310,15 @@ def test_programs_that_services_start_from_the_image_are_copied_into_it(services
     assert services["worker"]["command"] == ["erv", "run", "--worker"]
 
 
+def test_the_workers_images_have_the_sentence_encoder_of_the_judge():
+    """`make install` fetches it into the environment; without it, no pipeline started in a container."""
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL))
+    for name in ("cpu", "gpu"):
+        (command,) = re.findall(r"^RUN .*requirements/encoder\.txt$", blocks[name], re.MULTILINE)
+        assert {"--require-hashes", "/opt/venv/wheels"} <= set(command.split())
+
+
 def test_builds_name_stages_that_exist_and_copies_exist(services, gpu_services):
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
     stages = re.findall(r"^FROM \S+ AS (\w+)", text, re.MULTILINE)
