@@ -35,7 +35,7 @@ default_ulimits = [{limits}]
 
 [engine]
 cgroup_manager = "cgroupfs"
-# Here and not only in the environment: what restarts a container that died is no child of ours. Podman would have
+# Here and not in the environment: what restarts a container that died is no child of ours. Podman would have
 # systemd run the health checks, which is not everywhere; who waits for a service runs its check.
 env = ["DISABLE_HC_SYSTEMD=true"]
 events_logger = "file"
