@@ -23,7 +23,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Installs and tools send nothing out; see "Telemetry" in the README.
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo sample test test-slow test-container test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-noop-distributed bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving bench-engines
+.PHONY: help install demo sample test test-slow test-distributed test-versions test-fast fuzz chaos bench-extract bench-validate bench-shards bench-compare bench-answers bench-full bench-verifier bench-grpo bench-grpo-step profile-grpo bench-evaluate bench-noop bench-noop-distributed bench-start gpu-proof lint stack-up stack-down stack-status data run worker deploy doctor clean distclean lock bench-serving bench-engines test-containers
 
 help:  ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ test-slow: install  ## Slow tests: kill -9 in the middle of training, two clones
 test-distributed: install  ## A coordinator and two workers on real servers, killed, stopped, cut off and cancelled
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
 
-test-container: install  ## Build and run the image that serves a version; needs Docker or Podman
+test-containers: install  ## The images built and run, the whole compose stack used, restarted, backed up and restored; needs root and Podman
 	$(BIN)/python -m pytest -m container tests/container
 
 test-versions:  ## Unit tests under the lowest (3.11) and the highest (3.13) Python and libraries that pyproject.toml allows

@@ -35,6 +35,9 @@ TOOLS = str(FOLDER / f"tools-{running_python()}.lock")
 LEFT_OUT = {"erv", "pip"}
 # decord has wheels for x86-64 only; its fork offers the same module elsewhere (see pyproject.toml).
 MARKERS = {"decord": '; platform_machine == "x86_64" or platform_machine == "AMD64"'}
+# By release of Python: what is needed by patch releases before the one that runs this. Prefect imports the
+# client of Redis, and Debian 12 has Python 3.11.2.
+EARLIER_PATCHES = {"3.11": ['async-timeout==5.0.1; python_full_version < "3.11.3"']}
 _OF_A_GPU_BUILD = re.compile(
     r"(nvidia|cuda)-.+|triton"
 )  # what torch needs on a GPU, in the versions of its build
@@ -80,7 +83,7 @@ def main(root: Path = ROOT) -> None:
     """Writes a line `name==version` for each installed distribution to its file, sorted by name."""
     installed = {canonicalize_name(dist.metadata["Name"]): dist for dist in distributions()}
     results, of_a_build = computing(installed, root), of_a_gpu_build(installed)
-    lines: dict[str, list[str]] = {RESULTS: [], TOOLS: []}
+    lines: dict[str, list[str]] = {RESULTS: [], TOOLS: list(EARLIER_PATCHES.get(running_python(), []))}
     for key, dist in installed.items():
         name = dist.metadata["Name"].lower().replace("_", "-")
         if name not in LEFT_OUT and key not in of_a_build:

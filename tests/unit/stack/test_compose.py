@@ -219,6 +219,23 @@ def test_the_worker_knows_all_its_servers(services, tmp_path):
         assert services[host]["ports"][0].endswith(f":{port}"), variable
 
 
+def test_dvc_of_the_worker_writes_where_it_may(services):
+    """Its default, /var/tmp/dvc, is on the read-only file system: no stage ran."""
+    folder = Path(services["worker"]["environment"]["DVC_SITE_CACHE_DIR"])
+    mounted = [Path(volume.rpartition(":")[2]) for volume in services["worker"]["volumes"]]
+    assert any(folder.is_relative_to(place) for place in mounted)
+
+
+def test_images_of_others_can_be_replaced_where_no_registry_is_reached():
+    chosen = {f"{name}_IMAGE": f"localhost/{name.lower()}:1" for name in ("PYTHON", "POSTGRES", "REDIS")}
+    services = resolve(load("compose.yaml"), {**filled(), **chosen})["services"]
+    assert services["postgres"]["image"] == "localhost/postgres:1"
+    assert services["redis"]["image"] == "localhost/redis:1"
+    worker = resolve(load("compose.gpu.yaml"), {**filled(), **chosen})["services"]["worker"]
+    for service in (services["worker"], services["mlflow"], worker):
+        assert service["build"]["args"]["PYTHON_IMAGE"] == "localhost/python:1"
+
+
 def test_the_workers_machine_keeps_its_name(services):
     """It is in the name of its pool and in "who started it"; a container's own name is another each time."""
     assert services["worker"]["hostname"] == example_variables()["ERV_WORKER_HOST"] == "erv-compose"
@@ -291,6 +308,15 @@ def test_programs_that_services_start_from_the_image_are_copied_into_it(services
             assert f"infra/compose/{program}" in blocks[service["build"]["target"]], f"{name}: {program}"
             assert f"infra/compose/{program}" in blocks["gpu"] or name != "worker"
     assert services["worker"]["command"] == ["erv", "run", "--worker"]
+
+
+def test_the_workers_images_have_the_sentence_encoder_of_the_judge():
+    """`make install` fetches it into the environment; without it, no pipeline started in a container."""
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL))
+    for name in ("cpu", "gpu"):
+        (command,) = re.findall(r"^RUN .*requirements/encoder\.txt$", blocks[name], re.MULTILINE)
+        assert {"--require-hashes", "/opt/venv/wheels"} <= set(command.split())
 
 
 def test_builds_name_stages_that_exist_and_copies_exist(services, gpu_services):
