@@ -33,9 +33,14 @@ def needed(names: tuple[str, ...], by: str = "the proof") -> tuple[dict[str, str
         except PackageNotFoundError:
             missing[name] = asker
             continue
-        there[name] = found.version
+        there[name] = _build(name) or found.version
         waiting += [(other, name) for other in _requires(found.requires or [])]
     return there, missing
+
+
+def _build(name: str) -> str:
+    """What torch calls itself, as its metadata may lack the label of the build (`+cu130`); else empty."""
+    return str(getattr(sys.modules.get(name), "__version__", "")) if name == "torch" else ""
 
 
 def _requires(lines: list[str]) -> list[str]:
