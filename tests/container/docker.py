@@ -70,7 +70,7 @@ def up(front: Sequence[str], words: Sequence[str]) -> int:
         for other, condition in services[name].get("depends_on", {}).items():
             if not _reached(other, condition["condition"]):
                 return 1
-        if _state(name, "{{.State.Status}} {{.State.ExitCode}}") not in (*ENDED, "running 0"):
+        if _state(name, "{{.State.Status}}") != "running":
             _call("podman", "start", container(name), quiet=True)
     checked = [name for name in wanted if "healthcheck" in services[name]]
     return 0 if all(_reached(name, "service_healthy") for name in checked) else 1

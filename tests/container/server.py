@@ -20,6 +20,8 @@ from tests.support.paths import ROOT
 
 README = ROOT / "infra" / "README.md"
 WORKSPACE, BACKUP = "/srv/erv/workspace", "/srv/erv/backup"  # as the page has them
+# So that every server can restart in the middle of a run.
+LONGER = {"grpo": {"max_steps": 40, "collapse_patience": None}}
 UID = 1234  # nobody's in the image
 # Healthy or not, all of them; the two that end are `buckets` and `mlflow-migrate`.
 SERVICES = ("postgres", "redis", "s3", "mlflow", "prefect", "prefect-services", "worker")
@@ -60,8 +62,10 @@ class Server:
     def prepare(self) -> None:
         """Commits the present working tree, with the settings of a tiny run, as what was cloned."""
         listener = Listener()
-        clone(self.folder / "checkout", listener)
+        workspace = clone(self.folder / "checkout", listener)
         listener.close()
+        workspace.set_params(LONGER)
+        workspace.run("git", "commit", "-q", "-am", "longer")
 
     def shell(self, command: str, *, check: bool = True, timeout: float = 1800) -> str:
         """Runs a command of the page on the server, in infra/compose; returns all that it printed.

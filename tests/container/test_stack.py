@@ -145,7 +145,7 @@ def started(server: Server) -> tuple[subprocess.Popen[str], dict[str, Any]]:
             and found.get("state_type") == "RUNNING"
             and found
         ),
-        180,
+        600,  # the slot of a run whose worker is gone is free after a while
         "the run starts",
     )
     return process, run
@@ -169,23 +169,27 @@ def test_a_worker_that_restarts_in_the_middle_loses_nothing(server: Server) -> N
     until(lambda: done_stages(server, run["id"]) >= 4, PATIENCE, "four stages are done")
     server.compose("restart", "worker")
     until(lambda: server.healthy("worker"), 180, "the worker is healthy again")
-    state = ended(server, run["id"])
-    output, _ = process.communicate(timeout=120)
-    print(state["state"], output[-3000:])
-    assert state["state_type"] in ("CRASHED", "CANCELLED", "FAILED"), state["state"]
-    assert state["state"]["message"], "says why"
+    process.kill()  # it would watch until the next run says that this one crashed
+    process.communicate()
 
 
 def test_the_next_run_goes_on_while_every_server_restarts(server: Server) -> None:
+    lost = newest_run(server)
     process, run = started(server)
+    states = {}
     for service in SERVICES[:-1]:
         server.compose("restart", service)
         server.compose("up", "--detach", "--wait", service)
-        assert ask(server.outside(), f"/flow_runs/{run['id']}")["state_type"] == "RUNNING", service
+        states[service] = ask(server.outside(), f"/flow_runs/{run['id']}")["state_type"]
+    assert set(states.values()) <= {"RUNNING", "COMPLETED"}, states
+    assert states["mlflow"] == "RUNNING", "longer training is needed to see the others restart"
     state = ended(server, run["id"])
     output, _ = process.communicate(timeout=120)
     print(output[-3000:])
     assert state["state_type"] == "COMPLETED", state["state"]
+    crashed = ask(server.outside(), f"/flow_runs/{lost['id']}")
+    assert crashed["state_type"] == "CRASHED", crashed["state"]
+    assert crashed["state"]["message"], "says why"
     log = server.compose("logs", "worker")
     assert re.search(rf"{STAGES} stages: .*unchanged", log), log[-4000:]
     assert "Cache and remote 'erv' are in sync" in server.compose("exec", "worker", "dvc", "status", "-c")
