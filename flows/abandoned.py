@@ -1,8 +1,14 @@
-"""Closes a flow run that was killed outright: the next flow in its workspace tells Prefect."""
+"""Closes a flow run that was killed outright: the next flow, or worker, in its workspace tells Prefect.
+
+    python -m flows.abandoned
+
+`erv run --worker` starts that first. A deployment that allows one run at a time would wait for minutes until
+Prefect takes the slot of the dead run back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +19,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
 from prefect.states import Crashed
+
+from erv import pipeline
+from erv.pipeline import PipelineError
 
 NOTE = Path(".erv") / "flow_run"
 
@@ -26,7 +35,7 @@ def noted(flow_run_id: UUID, note: Path = NOTE) -> Iterator[None]:
     if note.is_file():
         left = note.read_text(encoding="utf-8").strip()
         if left != str(flow_run_id):  # a retry of the same flow run keeps the name
-            _close(left)
+            _close(left, get_run_logger().warning)
     note.parent.mkdir(parents=True, exist_ok=True)
     note.write_text(f"{flow_run_id}\n", encoding="utf-8")
     try:
@@ -35,7 +44,24 @@ def noted(flow_run_id: UUID, note: Path = NOTE) -> Iterator[None]:
         note.unlink(missing_ok=True)
 
 
-def _close(left: str) -> None:
+def close_left(say: Callable[[str], None], note: Path = NOTE) -> None:
+    """Marks the flow run of a note as crashed and removes the note, unless a pipeline runs here.
+
+    Raises:
+        httpx.HTTPError: Prefect can't be asked; the note stays.
+    """
+    if not note.is_file():
+        return
+    try:
+        with pipeline.one_pipeline_at_a_time():
+            if note.is_file():
+                _close(note.read_text(encoding="utf-8").strip(), say)
+                note.unlink()
+    except PipelineError:  # it lives, or another does, which has closed it
+        return
+
+
+def _close(left: str, say: Callable[[str], None]) -> None:
     try:
         flow_run_id = UUID(left)
     except ValueError:  # cut short while it was written
@@ -51,8 +77,12 @@ def _close(left: str) -> None:
                 if task_run.state is None or not task_run.state.is_final():
                     client.set_task_run_state(task_run.id, _killed(), force=True)
             client.set_flow_run_state(flow_run_id, _killed(), force=True)
-            get_run_logger().warning("the previous flow run was killed: %s", flow_run_id)
+            say(f"the previous flow run was killed: {flow_run_id}")
 
 
 def _killed() -> State[None]:
     return Crashed(message="its process was killed")
+
+
+if __name__ == "__main__":
+    close_left(lambda line: print(f"warning: {line}"))  # noqa: T201

@@ -6,6 +6,7 @@ import shutil
 import signal
 from typing import Any
 
+import psutil
 import pytest
 
 from erv.environment import Environment, child_environment
@@ -54,6 +55,38 @@ def test_a_deployed_flow_runs_through_a_worker(
         worker.process.send_signal(signal.SIGINT)
         worker.process.wait(30)
         worker.end()
+
+
+def test_the_next_worker_closes_the_run_of_one_that_was_killed(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It stayed running and kept the deployment's only slot, so the next run waited for minutes."""
+    scratch = Scratch(tmp_path_factory.mktemp("killed"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+    scratch.erv("run", "--deploy", "--replace")
+    scratch.control("make", "600")
+    worker = scratch.start("run", "--worker")
+    deployment = ask(stack, "/deployments/name/train/local")
+    run = ask(stack, f"/deployments/{deployment['id']}/create_flow_run", {})["id"]
+    try:
+        worker.wait_for("begins", 120)
+        for process in [worker.process, *psutil.Process(worker.process.pid).children(recursive=True)]:
+            process.kill()
+        worker.process.wait(30)
+    finally:
+        worker.end()
+    assert ask(stack, f"/flow_runs/{run}")["state_type"] == "RUNNING", "nobody has told Prefect"
+    following = scratch.start("run", "--worker")
+    try:
+        following.wait_for("started!", 120)
+        assert f"warning: the previous flow run was killed: {run}" in following.text()
+        found = ask(stack, f"/flow_runs/{run}")["state"]
+        assert (found["type"], found["message"]) == ("CRASHED", "its process was killed")
+        assert not (scratch.folder / ".erv/flow_run").exists()
+    finally:
+        following.process.send_signal(signal.SIGINT)
+        following.process.wait(30)
+        following.end()
 
 
 def test_the_deployment_has_the_workers_that_are_asked_for(

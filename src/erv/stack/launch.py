@@ -168,6 +168,8 @@ def serve() -> NoReturn:
     for note in (deployments.note_for_worker(environment), other_pools.former_note(environment)):
         if note:
             sys.stderr.write(f"warning: {note}\n")
+    # A worker that was killed left its run behind, and the run its slot.
+    sys.stderr.write(_call([sys.executable, "-m", "flows.abandoned"], environment))
     _become([*_prefect(), "worker", "start", "--pool", pool, "--type", "process"], environment)
 
 
