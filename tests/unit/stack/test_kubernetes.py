@@ -322,6 +322,12 @@ def test_pods_have_few_rights(name):
         assert set(volume) & {"emptyDir", "configMap"}, volume
 
 
+def test_who_runs_stages_or_handles_no_signal_is_not_the_first_process():
+    """Compose has `init` for all; the others are servers that end at SIGTERM themselves."""
+    shared = {name for name, pod in pod_templates().items() if pod["spec"].get("shareProcessNamespace")}
+    assert shared == {"prefect-services", "worker-cpu", "stage"}
+
+
 def test_a_workers_pod_reaches_its_servers(tmp_path):
     for name in ("worker-cpu", "stage"):
         given = variables_of(pod_templates()[name]["spec"]["containers"][0], SETTINGS, SECRET)
