@@ -11,24 +11,24 @@ umask 077 # the dumps hold all that the servers know
 target="$(realpath --canonicalize-missing "$1")"
 [ ! -e "$target" ] || { echo "error: $target exists; name a folder that doesn't" >&2; exit 1; }
 partial="$target.partial"
-rm -rf "$partial"
+[ ! -e "$partial" ] || { echo "error: $partial exists, of a backup that runs or was cut off; remove it first" >&2; exit 1; }
 mkdir -p "$partial"
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 again() {
   local code=$?
   rm -rf "$partial"
-  docker compose up --detach --wait || { echo "error: the stack did not start again; see docker compose logs" >&2; exit 1; }
+  docker compose up --detach --wait --no-recreate || { echo "error: the stack did not start again; see docker compose logs" >&2; exit 1; }
   exit "$code"
 }
 trap again EXIT
 
-docker compose up --detach --wait postgres
-docker compose stop worker mlflow prefect-services prefect
+# As they are: files of a newer version, or another .env, must change nothing before there is a backup.
+docker compose up --detach --wait --no-recreate postgres
+docker compose stop worker mlflow prefect-services prefect s3
 for database in mlflow prefect; do
   docker compose exec -T postgres pg_dump --username=postgres --format=custom "$database" > "$partial/$database.dump"
 done
-docker compose stop s3
 docker compose run --rm --no-deps -T s3 tar -C /data -cf - . > "$partial/s3.tar"
 (cd "$partial" && sha256sum mlflow.dump prefect.dump s3.tar > SHA256SUMS)
 mv "$partial" "$target"

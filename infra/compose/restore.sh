@@ -10,8 +10,11 @@ source="$(realpath --canonicalize-missing "$1")"
 (cd "$source" 2> /dev/null && sha256sum --quiet --check SHA256SUMS) \
   || { echo "error: $source is no whole backup; take another one" >&2; exit 1; }
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# What compose calls the stack, by default as in compose.yaml. Under a wrong name, a full stack would look empty.
+project="${COMPOSE_PROJECT_NAME:-}"
+[ -n "$project" ] || [ ! -f .env ] || project="$(sed -n "s/^COMPOSE_PROJECT_NAME=//p" .env | tr -d "\"'" | tail -n 1)"
 for volume in postgres-data s3-data; do
-  if docker volume inspect "${COMPOSE_PROJECT_NAME:-erv}_$volume" > /dev/null 2>&1; then
+  if docker volume inspect "${project:-erv}_$volume" > /dev/null 2>&1; then
     echo "error: the stack has data; back it up, remove it (docker compose down --volumes), then try again" >&2
     exit 1
   fi

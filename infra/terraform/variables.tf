@@ -1,7 +1,6 @@
 variable "name" {
-  description = "Begins the names of all that is made: buckets, users, policies. Names of buckets are unique in all of Amazon."
+  description = "Begins the names of all that is made: buckets, users, policies. Names of buckets are unique in all of Amazon. Under another name later, all of it would be made anew."
   type        = string
-  default     = "erv"
   validation {
     condition     = can(regex("^[a-z0-9][a-z0-9-]{1,40}[a-z0-9]$", var.name))
     error_message = "name has 3 to 42 small letters, digits and hyphens, and no hyphen at its ends, as names of buckets need it."
@@ -11,7 +10,6 @@ variable "name" {
 variable "region" {
   description = "Where the buckets are, such as eu-central-1. Put it near the machines that train."
   type        = string
-  default     = "us-east-1"
   validation {
     condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
     error_message = "region is the name of an AWS region, such as eu-central-1."

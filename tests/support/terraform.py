@@ -26,7 +26,8 @@ def terraform(
     """Runs Terraform in a copy of the files that name no provider."""
     for name in ("variables.tf", "policies.tf"):
         shutil.copy(FOLDER / name, folder)
-    given = [f"-var={name}={value}" for name, value in variables.items()]
+    needed = {"name": "erv", "region": "us-east-1"}
+    given = [f"-var={name}={value}" for name, value in {**needed, **variables}.items()]
     return subprocess.run(
         ["terraform", *words, "-no-color", *given],
         input=said,

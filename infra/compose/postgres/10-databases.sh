@@ -2,11 +2,13 @@
 # One database and one role per service. PostgreSQL's image runs this once, when its volume is still empty.
 set -euo pipefail
 
-# psql quotes the values itself (:'name', :"name"), so that a password may hold any character here.
+# psql quotes the values itself (:'name', :"name"), so that a password may hold any character here. It reads the password from
+# its environment: its arguments are in the list of processes.
 create_database() {
   local name="$1" password="$2"
-  psql --no-psqlrc --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
-    --set name="$name" --set password="$password" <<'SQL'
+  ROLE_PASSWORD="$password" psql --no-psqlrc --set ON_ERROR_STOP=1 --username "$POSTGRES_USER" --dbname postgres \
+    --set name="$name" <<'SQL'
+\getenv password ROLE_PASSWORD
 CREATE ROLE :"name" LOGIN PASSWORD :'password';
 CREATE DATABASE :"name" OWNER :"name";
 REVOKE CONNECT ON DATABASE :"name" FROM PUBLIC;

@@ -5,6 +5,7 @@ import copy
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,44 @@ def test_dvc_of_the_worker_writes_where_it_may(services):
     folder = Path(services["worker"]["environment"]["DVC_SITE_CACHE_DIR"])
     mounted = [Path(volume.rpartition(":")[2]) for volume in services["worker"]["volumes"]]
     assert any(folder.is_relative_to(place) for place in mounted)
+
+
+def test_no_password_is_in_a_list_of_processes(services):
+    """A word of a command that a shell puts a secret into is one that every user of the machine can read."""
+    for name, service in services.items():
+        words = [str(word) for word in service.get("command", [])]
+        shell = words[2] if words[:2] == ["sh", "-c"] else ""
+        # Given to the server as a file.
+        shell = re.sub(r"<<END\n.*^END$", "", shell, flags=re.DOTALL | re.MULTILINE)
+        assert not re.findall(r"\$(?!@)", shell), name
+        assert "0123456789abcdef" not in " ".join(words), name
+    script = (FOLDER / "postgres/10-databases.sh").read_text(encoding="utf-8")
+    assert not re.search(r"--(set|variable)[ =]password", script)
+
+
+def test_redis_gets_the_signals_and_its_password(services, tmp_path):
+    """Behind a pipe, the shell got SIGTERM and the server was killed."""
+    server = tmp_path / "redis-server"
+    server.write_text('#!/bin/sh\necho "$$ $*"\ncat\n')
+    server.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "REDISCLI_AUTH": "a$b`c"}
+    command = services["redis"]["command"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate(timeout=60)
+    first, *settings = said.splitlines()
+    assert first == f"{process.pid} -"
+    assert settings == ["requirepass a$b`c", "appendonly yes", "dir /data"]
+
+
+def test_artifacts_pass_through_a_disk(services):
+    """MLflow writes each to a temporary file: a model in /tmp, which is main memory, ended the server."""
+    mlflow = services["mlflow"]
+    folder = mlflow["environment"]["TMPDIR"]
+    assert folder not in mlflow["tmpfs"]
+    assert mlflow["volumes"] == [f"mlflow-tmp:{folder}"]
+    # A new volume takes the owner of the image's folder.
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    assert re.search(rf"install --directory --owner erv --group erv .*{folder}\b", dockerfile)
 
 
 def test_images_of_others_can_be_replaced_where_no_registry_is_reached():
