@@ -32,6 +32,8 @@ def _no_foreign_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in before:
         if name.startswith(_FOREIGN):
             monkeypatch.delenv(name)
+    # Of a server that Prefect starts by itself, where a test runs tasks without one.
+    monkeypatch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     clean = dict(os.environ)
     yield
     _restore(clean)
