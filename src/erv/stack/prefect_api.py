@@ -13,6 +13,10 @@ from erv.errors import StackError
 
 _CLIENT = "erv"  # the name that a CSRF token is made for
 _TIMEOUT_SECONDS = 10.0
+# A busy server, such as one on SQLite with many clients, says so and does nothing. Prefect's own client asks
+# again then, too.
+_BUSY = (429, 502, 503)
+_TIMES = 5
 _NO_CSRF = (404, 422)  # what a server answers that asks for no token, as Prefect's own client has it
 
 
@@ -69,6 +73,19 @@ def _csrf_headers(environment: Environment, url: str) -> dict[str, str]:
 
 
 def _send(url: str, headers: Mapping[str, str], body: object = None, method: str | None = None) -> bytes:
+    from funcy import retry
+
+    again = retry(
+        _TIMES,
+        errors=urllib.error.HTTPError,
+        timeout=lambda attempt: 2.0**attempt / 4,
+        filter_errors=lambda error: error.code in _BUSY,
+    )
+    sent: bytes = again(_send_once)(url, headers, body, method)
+    return sent
+
+
+def _send_once(url: str, headers: Mapping[str, str], body: object = None, method: str | None = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     sent = dict(headers) if data is None else {**headers, "Content-Type": "application/json"}
     request = urllib.request.Request(url, data, sent, method=method)  # noqa: S310
