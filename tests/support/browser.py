@@ -40,7 +40,7 @@ def chromium(*flags: str) -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
-    # Playwright leaves suspended greenlets. Collected in the middle of `ast.parse`, they break it in Python 3.11.
+    # Playwright leaves suspended greenlets. Collected in the middle of `ast.parse`, they break it (3.11).
     gc.collect()
 
 
