@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -46,10 +45,15 @@ def no_pool(name: str) -> NoPoolError:
 
 
 class Waiting:
-    """This coordinator's note on a board, as long as the block runs."""
+    """This coordinator's note on a board, as long as the block runs.
 
-    def __init__(self, board: Board) -> None:
-        self._board, self._id = board, uuid.uuid4().hex
+    Args:
+        board: of the stage.
+        who: waits, from `erv.remote.coordinator`.
+    """
+
+    def __init__(self, board: Board, who: str) -> None:
+        self._board, self._id = board, who
         self._noted: float | None = None
 
     def __enter__(self) -> Waiting:
