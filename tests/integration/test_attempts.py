@@ -81,11 +81,14 @@ def test_a_board_that_was_removed_begins_anew(stack: Environment, board: Board, 
 
 
 def test_who_joins_watches_the_pool_that_was_asked(stack: Environment, board: Board, pools: None) -> None:
-    nonce, said = begun(board), []
-    Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent).step()
+    nonce, asked, said = begun(board), list[str](), list[str]()
+    Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, asked.append).step()
     joined = Attempt(stack, board, wanted(stack), 1, nonce, "two", 1, said.append)
     joined.step()
     assert joined.pool == "one"
+    assert joined._run is not None
+    assert said[1] == f"waits for flow run {joined._run.id}, which is in work pool 'one' already"
+    assert asked == [f"asked work pool 'one' for it (flow run {joined._run.id})"]
     assert said[0] == "somebody else has asked work pool 'one' for it, in place of 'two'"
 
 

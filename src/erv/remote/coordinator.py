@@ -1,4 +1,4 @@
-"""Who waits for a stage: a clone, not a run of it, so that what a killed run has left is no other coordinator."""
+"""Who waits for a stage: a clone, not a run of it, so that what a killed run has left is nobody else's."""
 
 from __future__ import annotations
 
