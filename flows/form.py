@@ -7,6 +7,7 @@ whose parameters don't fit. In the flow itself these are plain texts, and their 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from pydantic_core import CoreSchema
 
 from erv.settings import profile
 from erv.settings.pool_name import PATTERN
-from erv.stack.deployments import STAGES_VARIABLE
+from erv.stack.deployments import PLACED_VARIABLE, STAGES_VARIABLE
 
 
 class Offered:
@@ -52,7 +53,8 @@ class Placing:
 
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """The schema of a text, with a pattern that Python and browsers read alike."""
-        names = "|".join(name.replace(".", r"\.") for name in stage_names())
+        known = os.environ.get(PLACED_VARIABLE, "").split()
+        names = "|".join(re.sub(r"([^\w@-])", r"\\\1", name) for name in known)
         stage = f"({names})" if names else r"\w[\w-]*(@[\w.-]+)?"
         return {**handler(core), "pattern": f"^{stage}={PATTERN}$", "examples": ["grpo=gpu"]}
 

@@ -48,7 +48,8 @@ class Patience:
             minutes = f"{self._seconds / 60:g}"
             raise NobodyComesError(
                 f"no worker has served work pool {self._pool!r} for {minutes}"
-                f" {'minute' if minutes == '1' else 'minutes'} (machine.placement_wait_minutes); {remedy}, then run the same command again"
+                f" {'minute' if minutes == '1' else 'minutes'} (machine.placement_wait_minutes);"
+                f" {remedy}, then run the same command again"
             )
         if self._told is None or now - self._told > _REMIND_SECONDS:
             self._told = now

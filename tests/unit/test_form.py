@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from erv.stack.deployments import STAGES_VARIABLE
+from erv.stack.deployments import PLACED_VARIABLE, STAGES_VARIABLE, placed_by_default
 from flows.form import PlacedStage, StageName, StageNames
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)
 def _pipeline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(STAGES_VARIABLE, "sft grpo pack sft@half.5 grpo@erv grpo@r1_omni pack@one")
+    for variable in (STAGES_VARIABLE, PLACED_VARIABLE):
+        monkeypatch.setenv(variable, "sft grpo pack sft@half.5 grpo@erv grpo@r1_omni pack@one")
 
 
 def schema(what: Any) -> dict[str, Any]:
@@ -45,7 +47,11 @@ def test_a_placement_names_what_there_is() -> None:
 
 
 def test_without_a_pipeline_any_stage_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(STAGES_VARIABLE)
+    monkeypatch.delenv(PLACED_VARIABLE)
     pattern = schema(PlacedStage)["pattern"]
     assert re.search(pattern, "any@one=gpu")
     assert not re.search(pattern, "any=no pool")
+
+
+def test_what_the_deployments_place() -> None:
+    assert placed_by_default(ROOT) == ["sft", "train_erv", "grpo"]

@@ -198,11 +198,15 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
     before = deployments.deployed(environment)
     if not replace:
         deployments.refuse_foreign(environment, before)
+    names = deployments.names_of_stages(environment.workspace)
     variables = {
         "ERV_MODEL": model,
         "ERV_WHO": who(environment.workspace),
         "ERV_POOL": _ensure_pool(environment),
-        deployments.STAGES_VARIABLE: " ".join(deployments.names_of_stages(environment.workspace)),
+        deployments.STAGES_VARIABLE: " ".join(names),
+        deployments.PLACED_VARIABLE: " ".join(
+            dict.fromkeys([*names, *deployments.placed_by_default(environment.workspace)])
+        ),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
     for choice in _choices(environment, workers):
