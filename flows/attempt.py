@@ -46,10 +46,15 @@ def no_pool(name: str) -> NoPoolError:
 
 
 class Waiting:
-    """This coordinator's note on a board, as long as the block runs."""
+    """This coordinator's note on a board, as long as the block runs.
 
-    def __init__(self, board: Board) -> None:
-        self._board, self._id = board, uuid.uuid4().hex
+    Args:
+        board: of the stage.
+        who: waits, from `erv.remote.coordinator`.
+    """
+
+    def __init__(self, board: Board, who: str) -> None:
+        self._board, self._id = board, who
         self._noted: float | None = None
 
     def __enter__(self) -> Waiting:
@@ -112,6 +117,7 @@ class Attempt:
         self._attempt, self.pool, self._on_line = attempt, pool, on_line
         self._starts = starts
         self._pulse, self._claim, self._end = Watched(), Watched(), Watched()
+        self._id = uuid.uuid4().hex
         self._run: flow_runs.FlowRun | None = None
         self._pieces = 0
         self._away: str | None = None
@@ -143,6 +149,7 @@ class Attempt:
             parameters,
             name=name,
             once=once,
+            asked_by=self._id,
             job_variables=self._job_variables(),
             queue=None if self._queue is None else QUEUE,
         )
@@ -153,7 +160,10 @@ class Attempt:
             self._on_line(f"somebody else has asked work pool {theirs!r} for it, in place of {self.pool!r}")
             self.pool = theirs
             self._pods = is_kubernetes(read_pool(self._environment, theirs))
-        self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")
+        if run.asked_by == self._id:
+            self._on_line(f"asked work pool {self.pool!r} for it (flow run {run.id})")
+        else:
+            self._on_line(f"waits for flow run {run.id}, which is in work pool {self.pool!r} already")
         return run
 
     def _job_variables(self) -> dict[str, int]:

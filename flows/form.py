@@ -7,6 +7,7 @@ whose parameters don't fit. In the flow itself these are plain texts, and their 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -14,7 +15,8 @@ from pydantic import Field, GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
 from erv.settings import profile
-from erv.stack.deployments import STAGES_VARIABLE
+from erv.settings.pool_name import PATTERN
+from erv.stack.deployments import PLACED_VARIABLE, STAGES_VARIABLE
 
 
 class Offered:
@@ -39,19 +41,29 @@ def stage_names() -> list[str]:
     return os.environ.get(STAGES_VARIABLE, "").split()
 
 
-StageName = Annotated[str, Offered(stage_names)]
+def single_stages() -> list[str]:
+    """Those of them that are one stage, not several."""
+    names = stage_names()
+    several = {name for name in names if sum(other.startswith(f"{name}@") for other in names) > 1}
+    return [name for name in names if name not in several]
+
+
+class Placing:
+    """Takes STAGE=POOL in the form: a stage or group that there is when the schema is made, and any pool."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema of a text, with a pattern that Python and browsers read alike."""
+        known = os.environ.get(PLACED_VARIABLE, "").split()
+        names = "|".join(re.sub(r"([^\w@-])", r"\\\1", name) for name in known)
+        stage = f"({names})" if names else r"\w[\w-]*(@[\w.-]+)?"
+        return {**handler(core), "pattern": f"^{stage}={PATTERN}$", "examples": ["grpo=gpu"]}
+
+
+StageName = Annotated[str, Offered(single_stages)]
 StageNames = Sequence[Annotated[str, Offered(stage_names, within=True)]]  # of a list, nothing is to be empty
 ProfileName = Annotated[str, Offered(profile.names)]
 Override = Annotated[
     str, Field(json_schema_extra={"pattern": r"^[A-Za-z_][\w.-]*=", "examples": ["grpo.beta=0.1"]})
 ]
-PlacedStage = Annotated[
-    str,
-    Field(
-        json_schema_extra={
-            "pattern": r"^\w[\w-]*(@[\w.-]+)?=[A-Za-z0-9][\w.-]{0,63}$",
-            "examples": ["grpo=gpu"],
-        }
-    ),
-]
+PlacedStage = Annotated[str, Placing()]
 Workers = Annotated[int, Field(ge=1, le=32)]

@@ -45,9 +45,11 @@ class Patience:
         self._since = now if self._since is None else self._since
         remedy = f"start `erv run --worker --pool {self._pool}` on a machine that is to do it"
         if now - self._since > self._seconds:
+            minutes = f"{self._seconds / 60:g}"
             raise NobodyComesError(
-                f"no worker has served work pool {self._pool!r} for {self._seconds / 60:.0f} minutes"
-                f" (machine.placement_wait_minutes); {remedy}, then run the same command again"
+                f"no worker has served work pool {self._pool!r} for {minutes}"
+                f" {'minute' if minutes == '1' else 'minutes'} (machine.placement_wait_minutes);"
+                f" {remedy}, then run the same command again"
             )
         if self._told is None or now - self._told > _REMIND_SECONDS:
             self._told = now

@@ -20,6 +20,7 @@ from erv.remote import ask
 from erv.remote.board import Board
 from erv.remote.checkpoints import stored_checkpoints
 from erv.remote.commit import changes_to_carry, commit_of
+from erv.remote.coordinator import coordinator_of
 from erv.remote.placement import read_from
 from erv.remote.request import Request
 from erv.settings.machine import MachineSettings
@@ -65,11 +66,14 @@ class Placed:
     sweeping: bool = False
     _queue: SweepQueue | None = field(init=False)
     _slots: Slots = field(init=False)
+    _who: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_slots", Slots(self.environment))
         queue = SweepQueue(self.environment, self.machine.placement_spare) if self.sweeping else None
         object.__setattr__(self, "_queue", queue)
+        # Once, as stages run in threads of their own.
+        object.__setattr__(self, "_who", coordinator_of(self.environment) if self.places else "")
 
     def run(self, stage: PipelineStage, on_line: Callable[[str], None]) -> StageResult:
         """Brings a placed stage up to date.
@@ -106,7 +110,7 @@ class Placed:
         )
         if request.patch_id:
             on_line(f"WARNING: sends uncommitted changes along, as patch {request.patch_id[:12]}")
-        with Waiting(board) as waiting:
+        with Waiting(board, self._who) as waiting:
             result, known = self._result(board, request, waiting, on_line)
             done = ask.take(self.environment, request, result, on_line=on_line, cancelled=self.cancelled)
             if not waiting.others():

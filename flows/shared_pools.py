@@ -16,11 +16,12 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from erv.errors import ErvError, StackError
+from erv.settings.pool_name import check_pool_name
 from erv.stack.job_template import read_job_template
 from erv.stack.pools import KUBERNETES
 from flows.run_stage import NAME, run_stage
@@ -38,7 +39,10 @@ def main(names: Sequence[str], template: Path | None = None) -> int:
 
     Raises:
         StackError: the template has faults, or a named pool is of the other type.
+        SettingsError: no placement could name a pool.
     """
+    for name in names:
+        check_pool_name(name)
     jobs = None if template is None else read_job_template(template)
     with get_client(sync_client=True) as client:
         for name in names or USUAL:
@@ -64,16 +68,17 @@ def _pool(client: SyncPrefectClient, name: str, jobs: dict[str, Any] | None, *, 
         found = client.read_work_pool(name)
     except ObjectNotFound:
         description = f"Single stages of any clone; `erv run --worker --pool {name}` serves them."
-        client.create_work_pool(
-            WorkPoolCreate(
-                name=name,
-                type=kind,
-                concurrency_limit=LIMIT,
-                description=description,
-                base_job_template=jobs or ProcessWorker.get_default_base_job_template(),
-            )
+        wanted = WorkPoolCreate(
+            name=name,
+            type=kind,
+            concurrency_limit=LIMIT,
+            description=description,
+            base_job_template=jobs or ProcessWorker.get_default_base_job_template(),
         )
-        return LIMIT
+        try:
+            found = client.create_work_pool(wanted)
+        except ObjectAlreadyExists:  # another worker was faster
+            found = client.read_work_pool(name)
     if found.type != kind and not any_type:
         raise StackError(
             f"work pool {name!r} is of type {found.type}, but {_made(jobs)} serves one of type {kind}; name"

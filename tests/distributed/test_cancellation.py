@@ -49,6 +49,35 @@ def test_a_cancellation_ends_the_remote_tree(
     assert [key for key in clone.objects() if "checkpoints/" in key], "the next run goes on from there"
 
 
+def test_ctrl_c_after_a_killed_run_of_the_same_clone(
+    clone: Clone, new_worker: Callable[..., Worker], tmp_path: Path
+) -> None:
+    """The killed run counted as somebody else who waits, so the stage trained on for nobody."""
+    pid = tmp_path / "hidden"
+    clone.control("tune", f"600 1 hide {pid}")
+    clone.commit()
+    new_worker()
+    killed = clone.start("run")
+    try:
+        killed.wait_for("step 1", 120)
+        killed.process.kill()
+        killed.process.wait(30)
+    finally:
+        killed.end()
+    hidden = psutil.Process(int(pid.read_text()))
+    assert hidden.is_running(), "its worker goes on"
+    again = clone.start("run")
+    try:
+        again.wait_for("which is in work pool 'gpu' already", 120)
+        again.wait_for("step 1", 60)
+        again.process.send_signal(signal.SIGINT)
+        assert again.process.wait(60) == 130, again.text()
+        assert "somebody else waits" not in again.text()
+        wait_until(lambda: gone([hidden]), 30, "the end of the stage")
+    finally:
+        again.end()
+
+
 def _line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()

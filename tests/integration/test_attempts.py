@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from flows.queued import Queued
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
+
+MACHINE = load_settings(ROOT / "params.yaml").machine
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +81,14 @@ def test_a_board_that_was_removed_begins_anew(stack: Environment, board: Board, 
 
 
 def test_who_joins_watches_the_pool_that_was_asked(stack: Environment, board: Board, pools: None) -> None:
-    nonce, said = begun(board), []
-    Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent).step()
+    nonce, asked, said = begun(board), list[str](), list[str]()
+    Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, asked.append).step()
     joined = Attempt(stack, board, wanted(stack), 1, nonce, "two", 1, said.append)
     joined.step()
     assert joined.pool == "one"
+    assert joined._run is not None
+    assert said[1] == f"waits for flow run {joined._run.id}, which is in work pool 'one' already"
+    assert asked == [f"asked work pool 'one' for it (flow run {joined._run.id})"]
     assert said[0] == "somebody else has asked work pool 'one' for it, in place of 'two'"
 
 
@@ -91,9 +97,27 @@ def test_a_cancellation_reaches_a_worker_that_prefect_could_not_tell_of(
 ) -> None:
     away = dataclasses.replace(stack, prefect_api_url="http://127.0.0.1:9/api")
     nonce = begun(board)
-    with Waiting(board) as waiting:
+    with Waiting(board, "here") as waiting:
         one = Attempt(away, board, wanted(stack), 1, nonce, "one", 1, silent)
         one.cancel(waiting)
+    assert board.superseded(1) == "cancelled by who asked for it"
+
+
+def test_a_killed_run_of_the_same_clone_is_nobody_else(
+    stack: Environment, board: Board, tmp_path: Path
+) -> None:
+    """For a minute after a `kill -9`, Ctrl-C left the stage to a coordinator that was the killed one."""
+    here = Placed(stack, MACHINE, (), {"tune": "one"}, (), "flow", {}, lambda: False)
+    board.wait(here._who)  # and was killed, so the note stays
+    again = Placed(stack, MACHINE, (), {"tune": "one"}, (), "flow", {}, lambda: False)
+    elsewhere = dataclasses.replace(stack, workspace=tmp_path)
+    with Waiting(board, again._who) as waiting:
+        assert not waiting.others()
+        with Waiting(board, dataclasses.replace(again, environment=elsewhere)._who):
+            assert waiting.others()
+        nonce = begun(board)
+        away = dataclasses.replace(stack, prefect_api_url="http://127.0.0.1:9/api")
+        Attempt(away, board, wanted(stack), 1, nonce, "one", 1, silent).cancel(waiting)
     assert board.superseded(1) == "cancelled by who asked for it"
 
 
@@ -136,8 +160,7 @@ def losing(board: Board) -> Any:
 @pytest.fixture
 def coordinator(stack: Environment, pools: None, monkeypatch: pytest.MonkeyPatch) -> Placed:
     monkeypatch.setattr(placed, "POLL_SECONDS", 0.1)
-    machine = load_settings(ROOT / "params.yaml").machine
-    return Placed(stack, machine, (), {"tune": "one"}, (), "flow", {}, lambda: False)
+    return Placed(stack, MACHINE, (), {"tune": "one"}, (), "flow", {}, lambda: False)
 
 
 def test_five_lost_attempts_fail_the_stage(
@@ -145,7 +168,7 @@ def test_five_lost_attempts_fail_the_stage(
 ) -> None:
     losing(9, lambda _attempt: None)
     with (
-        Waiting(board) as waiting,
+        Waiting(board, "here") as waiting,
         pytest.raises(StageFailedError, match="5 attempts in a row were lost, the last because its machine"),
     ):
         coordinator._result(board, wanted(stack), waiting, silent)
@@ -161,7 +184,7 @@ def test_attempts_that_get_further_are_not_in_vain(
         board.store.write(b"{}", f"{folder}/complete.json")
 
     losing(7, progress)
-    with Waiting(board) as waiting:
+    with Waiting(board, "here") as waiting:
         result, known = coordinator._result(board, wanted(stack), waiting, silent)
     assert (result, known) == ({"failed": "the end"}, False)
     assert board.newest() == 8

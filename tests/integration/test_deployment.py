@@ -164,7 +164,9 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
         "workers=99",
         'overrides=["beta"]',
         'placement=["grpo"]',
-        'placement=["grpo=no pool"]',
+        'placement=["make=no pool"]',
+        'placement=["nope=gpu"]',
+        'only="make"',  # two stages
     ):
         refused = scratch.python(
             "-m", "prefect", "deployment", "run", "train/local", "-p", wrong, check=False

@@ -94,7 +94,9 @@ def test_the_command(stack: Environment, tmp_path_factory: pytest.TempPathFactor
     store: Store = open_store(stack)
     store.write(b"1" * 2_000_000, bundle_uri(scratch.environment.dvc_bucket, OLD))
     where = f"s3://{scratch.environment.dvc_bucket}/remote"
-    assert scratch.erv("gc").stdout == f"{where}: removed 0 stages and 0 commits, 0.0 MB; kept 1\n"
+    assert (
+        scratch.erv("gc").stdout == f"{where}: removed 0 stages and 0 commits, 0.0 MB; kept 1 younger one\n"
+    )
     file = home / "cache/files/md5/ab/cdef"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"1" * 3_000_000)

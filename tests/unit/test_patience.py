@@ -31,6 +31,15 @@ def test_it_warns_seldom_and_then_gives_up(clock: list[float]) -> None:
         waiting.look(False)
 
 
+def test_one_minute_is_no_plural(clock: list[float]) -> None:
+    for seconds, said in {60: "1 minute ", 30: "0.5 minutes "}.items():
+        waiting = Patience(seconds, "gpu", lambda _line: None)
+        waiting.look(False)
+        clock[0] += seconds + 1
+        with pytest.raises(NobodyComesError, match=f"for {said}"):
+            waiting.look(False)
+
+
 def test_a_worker_that_comes_starts_it_anew(clock: list[float]) -> None:
     waiting = Patience(60, "gpu", lambda _line: None)
     waiting.look(False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
@@ -24,21 +26,28 @@ def command(days: int, dry: bool) -> None:
     of it is fetched again when it is needed. A stage that waits or runs is never harmed.
     """
     from erv.environment import load_environment
+    from erv.errors import StackError
     from erv.remote.checkout import Home
     from erv.remote.old_boards import clear
     from erv.remote.old_files import remove_old
-    from erv.remote.work import home_of
+    from erv.remote.work import HOME_VARIABLE, home_of
     from erv.storage.store import open_store
 
     environment = load_environment()
+    folder = home_of(environment)
+    if os.environ.get(HOME_VARIABLE) and not folder.is_dir():
+        raise StackError(
+            f"{HOME_VARIABLE} names {folder}, which is no folder; correct it, or unset it for the home in"
+            f" {environment.state / 'worker'}"
+        )
     removed = "would remove" if dry else "removed"
     bucket = environment.dvc_bucket
     cleared = clear(open_store(environment), bucket, days, dry=dry)
     click.echo(
         f"s3://{bucket}/remote: {removed} {_count(cleared.stages, 'stage')} and"
-        f" {_count(cleared.commits, 'commit')}, {cleared.size / 1e6:,.1f} MB; kept {cleared.kept}"
+        f" {_count(cleared.commits, 'commit')}, {cleared.size / 1e6:,.1f} MB; kept"
+        f" {_count(cleared.kept, 'younger one')}"
     )
-    folder = home_of(environment)
     if not folder.is_dir():
         return
     freed = remove_old(Home(folder), days, dry=dry)

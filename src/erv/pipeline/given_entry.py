@@ -9,7 +9,7 @@ from typing import Any
 from erv.pipeline.changes import quiet_dvc
 from erv.pipeline.lock_file import NAME, PipelineError, keep_lock, lock_fault
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects
-from erv.pipeline.run import dvc_command, run_guarded
+from erv.pipeline.run import NOTHING_MOVED, dvc_command, run_guarded
 
 
 def missing_from_remote(entry: Mapping[str, Any], workspace: str | Path = ".") -> list[str]:
@@ -68,7 +68,8 @@ def take_entry(
 
     def note(line: str) -> None:
         said.append(line)
-        on_line(line)
+        if line.rstrip() != NOTHING_MOVED:
+            on_line(line)
 
     for _attempt in range(2):
         code = run_guarded(

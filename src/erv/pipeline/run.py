@@ -37,6 +37,8 @@ _ADVICE = (
     "\tdvc config core.autostage",
     "Use `dvc push` to send",
 )
+# What it says of a transfer that moved nothing; beside a stage that is to run it reads as if that were done.
+NOTHING_MOVED = "Everything is up to date."
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 20.0
 
@@ -234,7 +236,8 @@ def _transfer(
 
     def note(line: str) -> None:
         seen.add(line)
-        on_line(line)
+        if line.rstrip() != NOTHING_MOVED:
+            on_line(line)
 
     code = run_guarded(
         dvc_command(verb, *arguments),

@@ -2,7 +2,7 @@
 
 Everything is below `remote/stages/<key>`, where the key stands for the command, dependencies and parameters:
 
-    waiting/<id>.json            a coordinator that waits for this stage, rewritten while it does
+    waiting/<clone>.json         a coordinator that waits for this stage, rewritten while it does
     <attempt>/request.json       what is to run; whoever writes it first begins the attempt
     <attempt>/pulse.json         a counter that the worker increases while it lives
     <attempt>/log/<number>.txt   lines of the stage, in pieces
@@ -120,7 +120,8 @@ class Board:
         """Notes that a coordinator waits for this stage; repeat it within `WAITING_SECONDS`.
 
         Args:
-            who: an id of its own.
+            who: the id of its clone, from `erv.remote.coordinator`. A clone has one coordinator at a time,
+                so a note that a killed one has left is its own.
         """
         self.store.write(_bytes({"nonce": uuid.uuid4().hex}), f"{self.uri}/waiting/{who}.json")
 

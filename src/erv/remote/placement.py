@@ -7,14 +7,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from pydantic import TypeAdapter, ValidationError
-
 from erv.errors import SettingsError
 from erv.pipeline import PipelineStage, TargetError, select
 from erv.settings import Settings
-from erv.settings.machine import PoolName
-
-_POOL: TypeAdapter[str] = TypeAdapter(PoolName)
+from erv.settings.pool_name import check_pool_name
 
 
 def read_placement(texts: Sequence[str]) -> dict[str, str]:
@@ -26,12 +22,12 @@ def read_placement(texts: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in texts:
         name, _, pool = text.partition("=")
-        try:
-            _POOL.validate_python(pool)
-        except ValidationError:
-            name = ""
-        if not name:
+        if not name or not pool:
             raise SettingsError(f"placement {text!r}: expected STAGE=POOL, such as grpo=gpu")
+        try:
+            check_pool_name(pool)
+        except SettingsError as error:
+            raise SettingsError(f"placement {text!r}: {error}") from None
         if name in found:
             raise SettingsError(f"placement: {name} is given twice; name one work pool for it")
         found[name] = pool

@@ -23,6 +23,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from erv.settings.pool_name import PoolName
 from erv.settings.section import PositiveFloat, PositiveInt, Section
 
 _SCHEDULER = re.compile(r"(tcp|tls)://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
@@ -48,10 +49,6 @@ def _root(folder: str) -> str:
 
 
 Root = Annotated[str, AfterValidator(_root)]
-
-
-# As Prefect takes them, and short enough to be read.
-PoolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
 class ValidateMachine(Section):

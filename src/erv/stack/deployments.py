@@ -26,6 +26,9 @@ FILE = "prefect.yaml"
 DEPLOYED_BY = "erv-deployed-by:"
 MODEL_TAG = "erv-model:"  # the tag that says of which registered model the runs are; `prefect.yaml` sets it
 STAGES_VARIABLE = "ERV_STAGES"  # by which `erv run --deploy` tells the flows' forms what can be run
+# The same for placements, with what `prefect.yaml` places: the server refuses a deployment whose own
+# parameters don't fit, without a word that helps. A run says which of them is no stage.
+PLACED_VARIABLE = "ERV_STAGES_TO_PLACE"
 _FOLDER_STEP = "prefect.deployments.steps.set_working_directory"
 
 
@@ -106,6 +109,20 @@ def names_of_stages(workspace: Path) -> list[str]:
     """
     stages = read_stages(workspace)
     return list(dict.fromkeys([*(stage.group for stage in stages), *(stage.name for stage in stages)]))
+
+
+def placed_by_default(workspace: Path) -> list[str]:
+    """What deployments of `prefect.yaml` place, be it a stage of `dvc.yaml` or not.
+
+    Raises:
+        StackError: the file is damaged.
+    """
+    if not declared(workspace):
+        return []
+    found = parse_yaml((workspace / FILE).read_bytes())["deployments"]
+    given = [item["parameters"] for item in found if isinstance(item.get("parameters"), dict)]
+    placed = [text for parameters in given for text in parameters.get("placement") or []]
+    return list(dict.fromkeys(str(text).partition("=")[0] for text in placed))
 
 
 def deployed(environment: Environment) -> list[Deployed]:

@@ -11,17 +11,19 @@ from erv.stack.prefect_api import ask
 
 # What holds a slot of a work pool.
 HOLDING = ("PENDING", "RUNNING", "CANCELLING")
+_ASKED_BY = "erv_asked_by"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
 @dataclass(frozen=True)
 class FlowRun:
-    """A flow run: its id, the type of its state, what it says, and the parameters."""
+    """A flow run: its id, the type of its state, what it says, the parameters, and who asked for it."""
 
     id: str
     state: str
     message: str
     parameters: Mapping[str, Any]
+    asked_by: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -36,6 +38,7 @@ def start(
     *,
     name: str,
     once: str,
+    asked_by: str | None = None,
     job_variables: Mapping[str, Any] | None = None,
     queue: str | None = None,
 ) -> FlowRun | None:
@@ -47,6 +50,7 @@ def start(
         parameters: of the flow.
         name: of the run.
         once: the idempotency key.
+        asked_by: whom the run is to name; one that was there already names another.
         job_variables: what differs from the defaults of the work pool's job template.
         queue: of the deployment's work pool; its usual one by default.
 
@@ -60,6 +64,8 @@ def start(
     if found is None:
         return None
     body: dict[str, Any] = {"parameters": dict(parameters), "name": name, "idempotency_key": once}
+    if asked_by is not None:
+        body["context"] = {_ASKED_BY: asked_by}  # of no meaning to Prefect
     if job_variables:
         body["job_variables"] = dict(job_variables)
     if queue is not None:
@@ -110,4 +116,5 @@ def _run(found: Mapping[str, Any]) -> FlowRun:
         str(found.get("state_type") or state.get("type") or "SCHEDULED"),
         str(state.get("message") or ""),
         found.get("parameters") or {},
+        (found.get("context") or {}).get(_ASKED_BY),
     )

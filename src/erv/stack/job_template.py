@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ def read_job_template(path: Path) -> dict[str, Any]:
     manifest = found["job_configuration"]
     if not isinstance(manifest, dict) or not isinstance(manifest.get("job_manifest"), dict):
         raise StackError(f"{path}: `job_configuration` needs `job_manifest`, a Kubernetes Job; {_EXAMPLE}")
+    try:
+        worker_settings(found)
+    except _WrongTypeError as error:
+        raise StackError(f"{path}: {error}; {_EXAMPLE}") from None
     used = set(_PLACEHOLDER.findall(json.dumps(manifest)))
     if unknown := sorted(used - set(properties)):
         raise StackError(
@@ -61,14 +65,45 @@ def worker_settings(template: Mapping[str, Any]) -> dict[str, str]:
         template: from `read_job_template`.
     """
     found: dict[str, str] = {}
-    namespace = template["variables"]["properties"].get("namespace", {}).get("default")
-    if namespace:
+    properties, job = template["variables"]["properties"], template["job_configuration"]["job_manifest"]
+    if namespace := _mapping(properties, "namespace", "variables").get("default"):
         found[f"{_SETTINGS}OBSERVER_NAMESPACES"] = str(namespace)
-    pod = template["job_configuration"]["job_manifest"].get("spec", {}).get("template", {}).get("spec", {})
-    for container in pod.get("containers", []):
-        for item in container.get("env", []):
-            secret = (item.get("valueFrom") or {}).get("secretKeyRef")
+    pod = _mapping(_mapping(_mapping(job, "spec"), "template"), "spec")
+    for container in _list(pod, "containers"):
+        # Prefect takes a mapping of texts there, too, which names no secret.
+        for item in [] if isinstance(container.get("env"), dict) else _list(container, "env"):
+            secret = _mapping(_mapping(item, "valueFrom"), "secretKeyRef")
             if item.get("name") == "ERV_PREFECT_AUTH_STRING" and secret:
+                if not {"name", "key"} <= set(secret):
+                    raise _WrongTypeError("`secretKeyRef` of ERV_PREFECT_AUTH_STRING needs `name` and `key`")
                 found[f"{_SETTINGS}WORKER_API_AUTH_STRING_SECRET_NAME"] = str(secret["name"])
                 found[f"{_SETTINGS}WORKER_API_AUTH_STRING_SECRET_KEY"] = str(secret["key"])
     return found
+
+
+class _WrongTypeError(Exception):
+    """Something in a template isn't of the type that Kubernetes wants."""
+
+
+def _mapping(holder: Mapping[str, Any], name: str, part: str = "job_manifest") -> Mapping[str, Any]:
+    """A mapping; an empty one if it isn't given, or if each run gives it."""
+    found = holder.get(name)
+    if found is None or _is_placeholder(found):
+        return {}
+    if not isinstance(found, dict):
+        raise _WrongTypeError(f"`{name}` in `{part}` is {found!r:.60}; expected a mapping")
+    return found
+
+
+def _list(holder: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """A list of mappings, in the same way."""
+    found = holder.get(name)
+    if found is None or _is_placeholder(found):
+        return []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise _WrongTypeError(f"`{name}` in `job_manifest` is {found!r:.60}; expected a list of mappings")
+    return found
+
+
+def _is_placeholder(found: object) -> bool:
+    return isinstance(found, str) and _PLACEHOLDER.fullmatch(found) is not None

@@ -19,6 +19,7 @@ from erv.environment import Environment, child_environment, load_environment, re
 from erv.errors import StackError
 from erv.settings import load_settings
 from erv.settings.overrides import overridden
+from erv.settings.pool_name import check_pool_name
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed, listed
 from erv.stack.job_template import read_job_template, worker_settings
@@ -114,8 +115,10 @@ def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
     Raises:
         StackError: no Prefect server answers, no object store is named, another clone's code would run, the
             pool is of another type, or the template has faults.
+        SettingsError: no placement could name the pool.
         StorageError: the store refuses this machine; a worker that it refuses would fail whatever it takes.
     """
+    check_pool_name(pool)
     environment = _clone(needs="flows/run_stage.py", called="code of erv's workers")
     if job_template is not None:
         _serve_jobs(environment, pool, job_template)
@@ -131,7 +134,8 @@ def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
     limit = _call([sys.executable, "-m", "flows.shared_pools", pool], environment).strip().rpartition(": ")[2]
     sys.stderr.write(
         f"serving work pool {pool}: one stage at a time here, {limit} at a time over all workers"
-        f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in {home}\n"
+        f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in {home}"
+        " (ERV_WORKER_HOME)\n"
     )
     options = ["--pool", pool, "--type", "process", "--limit", "1"]
     _become([*_prefect(), "worker", "start", *options], environment)
@@ -194,11 +198,15 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
     before = deployments.deployed(environment)
     if not replace:
         deployments.refuse_foreign(environment, before)
+    names = deployments.names_of_stages(environment.workspace)
     variables = {
         "ERV_MODEL": model,
         "ERV_WHO": who(environment.workspace),
         "ERV_POOL": _ensure_pool(environment),
-        deployments.STAGES_VARIABLE: " ".join(deployments.names_of_stages(environment.workspace)),
+        deployments.STAGES_VARIABLE: " ".join(names),
+        deployments.PLACED_VARIABLE: " ".join(
+            dict.fromkeys([*names, *deployments.placed_by_default(environment.workspace)])
+        ),
     }
     # What Prefect says of it is advice for its own commands, which start a worker without our servers.
     for choice in _choices(environment, workers):

@@ -114,6 +114,23 @@ def test_ran_unchanged_restored(project: Path) -> None:
     assert pipeline.read_lock_entries(project / "dvc.lock")["make@a"]["outs"][0]["path"] == "out_a.txt"
 
 
+def test_a_transfer_that_moves_nothing_says_nothing(project: Path) -> None:
+    """Of a placed stage that was about to run, and of one that had run, DVC said that all was up to date."""
+    pipeline.repro("make@a", workspace=project)
+    said: list[str] = []
+    for _time in range(2):
+        pipeline.push_outputs(["make@a"], on_line=said.append, workspace=project)
+        pipeline.take_entry(
+            "make@a",
+            pipeline.read_lock_entries(project / "dvc.lock")["make@a"],
+            on_line=said.append,
+            cancelled=lambda: False,
+            workspace=project,
+        )
+    assert any("pushed" in line for line in said)
+    assert not any("up to date" in line for line in said)
+
+
 def test_restored_from_the_remote_when_the_cache_is_gone(project: Path, tmp_path: Path) -> None:
     pipeline.repro("make@b", workspace=project)
     pipeline.push(workspace=project)

@@ -30,7 +30,14 @@ def test_what_a_run_was_given() -> None:
         (["grpo"], "placement 'grpo': expected STAGE=POOL, such as grpo=gpu"),
         (["=gpu"], "placement '=gpu': expected STAGE=POOL"),
         (["grpo="], "placement 'grpo=': expected STAGE=POOL"),
-        (["grpo=../x"], "placement 'grpo=../x': expected STAGE=POOL"),
+        (
+            ["grpo=../x"],
+            "placement 'grpo=../x': '../x' can't be the name of a work pool; expected 1 to 64 letters",
+        ),
+        (
+            ["grpo=GPU pool"],
+            "'GPU pool' can't be the name of a work pool; expected 1 to 64 letters, digits, `.`",
+        ),
         (["grpo=a", "grpo=b"], "placement: grpo is given twice"),
     ],
 )

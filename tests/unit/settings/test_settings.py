@@ -572,5 +572,7 @@ def test_a_stage_is_placed_before_its_step(raw: dict[str, Any]) -> None:
     assert machine.pool_of("grpo@r1_omni") == "cpu"
     assert machine.pool_of("sft") is None
     raw["machine"]["placement"] = {"grpo": "my pool/1"}
-    with pytest.raises(SettingsError, match=r"machine\.placement\.grpo"):
+    with pytest.raises(
+        SettingsError, match=r"machine\.placement\.grpo: expected 1 to 64 letters, digits, `\.`"
+    ):
         parse_settings(raw)

@@ -25,8 +25,19 @@ def test_the_worker_looks_at_one_namespace_and_writes_no_key_into_jobs():
         f"{prefix}WORKER_API_AUTH_STRING_SECRET_NAME": "erv",
         f"{prefix}WORKER_API_AUTH_STRING_SECRET_KEY": "ERV_PREFECT_AUTH_STRING",
     }
+    for env in ("{{ env }}", {"A": "b"}):  # as Prefect's own template has it, and as it takes it, too
+        job = {"spec": {"template": {"spec": {"containers": [{"env": env}]}}}}
+        assert (
+            worker_settings({"variables": {"properties": {}}, "job_configuration": {"job_manifest": job}})
+            == {}
+        )
     bare = {"variables": {"properties": {}}, "job_configuration": {"job_manifest": {}}}
     assert worker_settings(bare) == {}
+
+
+def job(pod: str) -> str:
+    job = f"{{job_manifest: {{spec: {{template: {{spec: {pod}}}}}}}}}"
+    return f"variables: {{properties: {{}}}}\njob_configuration: {job}"
 
 
 @pytest.mark.parametrize(
@@ -39,6 +50,28 @@ def test_the_worker_looks_at_one_namespace_and_writes_no_key_into_jobs():
         (
             "variables: {properties: {gpus: {}}}\njob_configuration: {job_manifest: {a: '{{ gpu }}'}}",
             "uses gpu, which `variables` doesn't have; it has gpus",
+        ),
+        (
+            "variables: {properties: {namespace: erv}}\njob_configuration: {job_manifest: {}}",
+            "`namespace` in `variables` is 'erv'; expected a mapping",
+        ),
+        (job("[1]"), "`spec` in `job_manifest` is [1]; expected a mapping"),
+        (
+            job("{containers: {a: 1}}"),
+            "`containers` in `job_manifest` is {'a': 1}; expected a list of mappings",
+        ),
+        (job("{containers: [a]}"), "`containers` in `job_manifest` is ['a']; expected a list of mappings"),
+        (job("{containers: [{env: A=b}]}"), "`env` in `job_manifest` is 'A=b'; expected a list of mappings"),
+        (
+            job("{containers: [{env: [{valueFrom: 3}]}]}"),
+            "`valueFrom` in `job_manifest` is 3; expected a mapping",
+        ),
+        (
+            job(
+                "{containers: [{env: [{name: ERV_PREFECT_AUTH_STRING,"
+                " valueFrom: {secretKeyRef: {name: erv}}}]}]}"
+            ),
+            "`secretKeyRef` of ERV_PREFECT_AUTH_STRING needs `name` and `key`",
         ),
     ],
 )
