@@ -156,6 +156,7 @@ def _results(digest: str, item: _Evaluation, runs: Runs, files: Files) -> Iterat
             figures.clips.get(scope),
             (*origin.remarks(), *figures.remarks),
             complete=_is_complete(origin),
+            identity=digest,
         )
 
 

@@ -10,7 +10,8 @@ from erv.results.result import Result
 
 
 def result(policy: str = "erv", *, complete: bool = True, published: bool = False, **setting: str) -> Result:
-    return Result(policy, "mafw", setting, {"lock entry": policy}, {}, complete=complete, published=published)
+    identity = f"{policy} {setting}"
+    return Result(policy, "mafw", setting, {}, {}, complete=complete, published=published, identity=identity)
 
 
 def test_what_applies_to_some_is_shared_if_it_is_the_same_there() -> None:
