@@ -88,4 +88,14 @@ def test_two_rows_are_compared_in_words(browser: Browser, address: str) -> None:
         seen.page.locator("tr[data-dataset=dfew][data-published=own] input").check()
         text = apart.inner_text()
         assert "different data sets" in text
-        assert "can't be told" in text
+        assert "can't be told, as one of them doesn't say: Frame source" in text
+
+
+def test_of_two_that_state_nothing_it_is_said_what_cannot_be_told(browser: Browser, address: str) -> None:
+    with visit(browser, address, "") as seen:
+        for name in ("HiCMAE", "MAE-DFER"):
+            seen.page.locator(f"tr[data-policy='{name}'][data-dataset=dfew] input").check()
+        text = seen.page.locator("#apart").inner_text()
+        assert "Nothing is known of both settings, so in what they differ can't be told." in text
+        assert "can't be told, as neither of them says: Frame source, Fold, Split, " in text
+        assert text.endswith("other parameters.")
