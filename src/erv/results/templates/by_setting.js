@@ -2,6 +2,10 @@
 // Filters and sorts the table of results, and says in what two of them differ.
 const data = JSON.parse(document.getElementById("data").textContent);
 const body = document.querySelector(".results tbody");
+const same = document.getElementById("same");
+
+// Narrow pages begin with the results: what all share would fill the first screen.
+if (same && window.matchMedia("(max-width: 760px)").matches) same.open = false;
 
 if (body) {
   const rows = [...body.rows];
