@@ -251,6 +251,29 @@ def test_without_mlflow_the_workspace_is_shown_and_the_outage_told(environment: 
     assert result.get("precision") == "unknown (asked for: float32 on auto)"
 
 
+def test_an_outage_changes_no_key(environment: Environment) -> None:
+    lock = locked()
+    (environment.workspace / "dvc.lock").write_text(text_of(lock))
+    values = {"overall/WAR": 0.5, "mafw/WAR": 0.5, "mafw/clips": 60.0}
+    Server(environment).flow(lock, evaluate_erv={"tags": ON_GPU, "metrics": values})
+    (there,) = own(gather(environment))
+    (away,) = own(gather(replace(environment, mlflow_uri="http://127.0.0.1:9")))
+    assert (list(there.figures), list(away.figures)) == (["WAR"], [])
+    assert there.key == away.key
+
+
+def test_a_result_without_its_lock_is_one_with_the_key_that_it_has_with_it(environment: Environment) -> None:
+    lock, server = locked(), Server(environment)
+    for _ in range(2):
+        whole = server.flow(lock, kept=False, evaluate_erv={"tags": ON_GPU})
+        server_of(environment).log_batch(whole, [Metric("erv/mafw/WAR", 0.5, now_ms(), 0)])
+    (bare,) = own(gather(environment))
+    assert "kept nowhere" in " ".join(bare.remarks)
+    (environment.workspace / "dvc.lock").write_text(text_of(lock))
+    (whole_one,) = own(gather(environment))
+    assert whole_one.key == bare.key
+
+
 def test_an_object_store_that_is_away_is_told_and_asked_once(environment: Environment) -> None:
     lock = locked()
     values = {"mafw/WAR": 0.5, "mafw/clips": 60.0}

@@ -41,16 +41,19 @@ def rows() -> list[Result]:
                 "found in": "the workspace",
             }
             setting = setting_of(origin, policy, "mafw") | RAN
-            found.append(
-                Result(policy, "mafw", setting, record, figures(0.5 + 0.1 * number + 0.01 * fold), 60)
-            )
+            value, entry = 0.5 + 0.1 * number + 0.01 * fold, record["lock entry"]
+            found.append(Result(policy, "mafw", setting, record, figures(value), 60, identity=entry))
     last = found[-1]
     judged = {**last.setting, "judge": HOSTILE}
-    found.append(Result("erv", "mafw", judged, {**last.record, "date": HOSTILE}, figures(0.4), 60))
+    hostile = {**last.record, "date": HOSTILE}
+    found.append(Result("erv", "mafw", judged, hostile, figures(0.4), 60, identity=HOSTILE))
     lost = {"ingest.fold": "1", "precision": "unknown (asked for: bfloat16 on cuda)"}
     remark = "grpo@erv: has run again since, so with what it made this result's part is unknown"
     bare = {"WAR": Figure(0.51), "EPC": Figure(None)}
-    found.append(Result("erv", "dfew", lost, {"date": "unknown"}, bare, None, (remark,), complete=False))
+    unknown = {"date": "unknown"}
+    found.append(
+        Result("erv", "dfew", lost, unknown, bare, remarks=(remark,), complete=False, identity="lost")
+    )
     return found
 
 

@@ -43,9 +43,12 @@ def command(
 
     environment = load_environment()
     isolate(environment)
-    found = gather(environment, foreign=published).only(datasets, folds, policies)
-    for remark in found.remarks:
+    everything = gather(environment, foreign=published)
+    for (
+        remark
+    ) in everything.remarks:  # also before what was asked for turns out not to be there: it may say why
         click.echo(f"note: {remark}", err=True)
+    found = everything.only(datasets, folds, policies)
     if between:
         click.echo("\n".join(differences.between(found.results, *between)))
         return

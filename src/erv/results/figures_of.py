@@ -13,7 +13,7 @@ from erv.errors import ErvError
 from erv.pipeline import inputs_of
 from erv.results.files import Files
 from erv.results.result import METRICS, UNKNOWN, Figure
-from erv.results.settings_of import DIGITS, Locked
+from erv.results.settings_of import DIGITS, Locked, tested_by
 from erv.tracking.rest import Run
 
 COMPARISON, PREDICTIONS, METRICS_FILE = "comparison.json", "predictions.parquet", "metrics.json"
@@ -69,7 +69,9 @@ def measured(
     values = files.metrics(evaluated) if evaluated is not None else {}
     judge = _judge(about.get("judge"))
     if not values:
-        return Measured({"overall": {}}, {}, judge, remarks=(_GONE,))
+        # Its data sets stay: an outage makes no other result of it.
+        names = ("overall", *tested_by(lock[f"evaluate@{policy}"]))
+        return Measured({name: {} for name in names}, {}, judge, remarks=(_GONE,))
     return Measured(*of_values(values), judge, remarks=(NO_INTERVALS,))
 
 

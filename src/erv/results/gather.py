@@ -7,11 +7,12 @@ that is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from erv.environment import Environment
+from erv.errors import EvaluationError
 from erv.results import kept
 from erv.results.figures_of import Measured, measured, scopes_of
 from erv.results.files import Files
@@ -27,6 +28,11 @@ from erv.tracking.rest import Run
 
 EVALUATE = "evaluate@"
 _SHOWN = 3
+_FILTERS: Mapping[str, Callable[[Result], str]] = {
+    "data set": lambda result: result.dataset,
+    "fold": lambda result: result.get("ingest.fold"),
+    "policy": lambda result: result.policy,
+}
 
 
 @dataclass(frozen=True)
@@ -44,14 +50,32 @@ class Gathered:
     def only(
         self, datasets: Sequence[str] = (), folds: Sequence[str] = (), policies: Sequence[str] = ()
     ) -> Gathered:
-        """The results of some data sets, folds and policies; an empty list names all."""
+        """The results of some data sets, folds and policies; an empty list names all.
+
+        Raises:
+            EvaluationError: no result has one of them, or none has them at once.
+        """
+        wanted = {"data set": datasets, "fold": folds, "policy": policies}
+        for what, names in wanted.items():
+            there = {_FILTERS[what](result) for result in self.results}
+            for name in names:
+                if name not in there:
+                    told = (
+                        f"there are results of {', '.join(sorted(there))}"
+                        if there
+                        else "there are no results"
+                    )
+                    raise EvaluationError(f"{what} {name!r}: no result is of it; {told}")
         chosen = [
             result
             for result in self.results
-            if (not datasets or result.dataset in datasets)
-            and (not folds or result.get("ingest.fold") in folds)
-            and (not policies or result.policy in policies)
+            if all(not names or _FILTERS[what](result) in names for what, names in wanted.items())
         ]
+        if self.results and not chosen:
+            *first, last = [f"{what} {' or '.join(names)}" for what, names in wanted.items() if names]
+            raise EvaluationError(
+                f"no result is of {', '.join(first)} and {last} at once; leave one of them out"
+            )
         return replace(self, results=tuple(chosen))
 
 
@@ -156,6 +180,7 @@ def _results(digest: str, item: _Evaluation, runs: Runs, files: Files) -> Iterat
             figures.clips.get(scope),
             (*origin.remarks(), *figures.remarks),
             complete=_is_complete(origin),
+            identity=digest,
         )
 
 

@@ -20,7 +20,7 @@ from erv.files import write_text
 from erv.report.charts import percent
 from erv.report.names import DATASETS, TITLES
 from erv.report.pages import embedded
-from erv.results.differences import differing, shared, unknown
+from erv.results.differences import differing, items_of, shared, unknown
 from erv.results.gather import Gathered
 from erv.results.items import RECORD_TITLES, in_order, named, title
 from erv.results.result import METRICS, NOT_APPLICABLE, NOT_STATED, UNKNOWN, Figure, Result
@@ -57,18 +57,20 @@ def page(gathered: Gathered) -> str:
     script = (files("erv.results") / "templates" / "by_setting.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     keys = in_order(key for result in results for key in result.setting)
+    compared = items_of(results)
     data = {
-        "titles": {key: title(key) for key in keys},
+        "titles": {key: title(key) for key in compared},
+        "named": [key for key in compared if named(key)],
         "rows": {
             result.key: {
                 "name": _name(result),
                 "dataset": DATASETS.get(result.dataset, result.dataset),
                 "published": result.published,
-                "setting": [result.get(key) for key in keys],
+                "setting": [result.get(key) for key in compared],
             }
             for result in results
         },
-        "keys": keys,
+        "keys": compared,
         "silent": [UNKNOWN, NOT_STATED],
         "absent": NOT_APPLICABLE,
     }

@@ -23,6 +23,7 @@ def published() -> tuple[Result, ...]:
                     {"source": system["source"]},
                     figures,
                     published=True,
+                    identity=system["source"],
                 )
             )
     return tuple(found)

@@ -78,6 +78,7 @@ def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterat
                 figures.clips.get(scope),
                 (*remarks, *figures.remarks),
                 complete=False,
+                identity=run.info.run_id,
             )
 
 
@@ -95,6 +96,7 @@ def without_lock(
     """
     with_lock = {place.run.info.run_id for place in places if place.run is not None}
     here = set(experiments(environment.workspace))
+    seen = set(known)  # an entry that several runs have is one result
     for run in runs.whole:
         tags = run.data.tags
         kind = tags.get(KIND_TAG)
@@ -105,10 +107,17 @@ def without_lock(
         values = files.metrics(run)
         for policy in sorted({name.partition("/")[0] for name in values if name.count("/") == 2}):
             evaluated = _evaluated_in(run, policy, runs, files)
-            if evaluated is not None and evaluated.data.tags.get(ENTRY_TAG) in known:
+            entry = evaluated.data.tags.get(ENTRY_TAG) if evaluated is not None else None
+            if entry in seen:
                 continue
+            if entry is not None:
+                seen.add(entry)
             figures = Measured(*of_values(values, f"{policy}/"), remarks=(_NO_LOCK,))
-            record = {**record_of(evaluated or run), "found in": f"MLflow run {run.info.run_id[:8]}"}
+            record = {
+                **record_of(evaluated or run),
+                **({} if entry is None else {"lock entry": entry}),
+                "found in": f"MLflow run {run.info.run_id[:8]}",
+            }
             for scope in scopes_of(figures):
                 setting = _noted(run)
                 setting |= ran_with(evaluated, None, asked_of(setting))
@@ -122,6 +131,7 @@ def without_lock(
                     figures.clips.get(scope),
                     figures.remarks,
                     complete=False,
+                    identity=entry or run.info.run_id,
                 )
 
 

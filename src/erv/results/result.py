@@ -43,6 +43,8 @@ class Result:
         complete: whether all that decided the result is recorded; a key that a complete setting lacks doesn't
             apply, and one that another lacks is unknown.
         published: whether somebody else published it.
+        identity: what makes it another result than others of its policy and data set: the hash of its lock
+            entry, where there is none the MLflow run that measured it, or the source that published it.
     """
 
     policy: str
@@ -54,12 +56,15 @@ class Result:
     remarks: tuple[str, ...] = ()
     complete: bool = True
     published: bool = False
+    identity: str = field(kw_only=True)
 
     @property
     def key(self) -> str:
-        """Eight digits that stand for it on the page; the same for the same result."""
-        named = [self.policy, self.dataset, *(f"{k}={v}" for k, v in sorted(self.record.items()))]
-        return sha256_of_text("\n".join(named))[:8]
+        """Eight digits that stand for it; the same for the same result, wherever and whenever it is gathered.
+
+        Its record decides none of them: a commit, or an outage of MLflow, changes what that says.
+        """
+        return sha256_of_text("\n".join([self.policy, self.dataset, self.identity]))[:8]
 
     def get(self, key: str) -> str:
         """What its setting says under a key, or why it says nothing."""

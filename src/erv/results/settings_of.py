@@ -118,6 +118,11 @@ def _parameters(entry: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def tested_by(entry: Mapping[str, Any]) -> list[str]:
+    """The data sets that an evaluation tested on, by name; none if its entry doesn't say."""
+    return sorted(_parameters(entry).get("roles.test") or [])
+
+
 def _merged(raw: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """Each parameter once; where stages ran with different values, which ran with which."""
     by_key: dict[str, dict[str, list[str]]] = {}

@@ -52,6 +52,20 @@ def test_it_is_accessible_and_fits(
         assert seen.foreign == []
 
 
+def test_on_a_phone_the_results_come_before_what_is_the_same_in_all(browser: Browser, address: str) -> None:
+    with visit(browser, address, "", width=390) as seen:
+        height = seen.page.evaluate("window.innerHeight")
+        heading = seen.page.get_by_role("heading", name="Results", exact=True).bounding_box()
+        assert heading is not None
+        assert heading["y"] < height
+        frames = seen.page.get_by_role("rowheader", name="Frames per clip").first
+        assert not frames.is_visible()
+        seen.page.get_by_text("The same in all rows").click()
+        assert frames.is_visible()
+    with visit(browser, address, "") as seen:
+        assert seen.page.get_by_role("rowheader", name="Frames per clip").first.is_visible()
+
+
 def test_filters_and_headings_order_the_rows(browser: Browser, address: str) -> None:
     with visit(browser, address, "") as seen:
         everything = len(shown(seen.page, 1))
@@ -88,4 +102,14 @@ def test_two_rows_are_compared_in_words(browser: Browser, address: str) -> None:
         seen.page.locator("tr[data-dataset=dfew][data-published=own] input").check()
         text = apart.inner_text()
         assert "different data sets" in text
-        assert "can't be told" in text
+        assert "can't be told, as one of them doesn't say: Frame source" in text
+
+
+def test_of_two_that_state_nothing_it_is_said_what_cannot_be_told(browser: Browser, address: str) -> None:
+    with visit(browser, address, "") as seen:
+        for name in ("HiCMAE", "MAE-DFER"):
+            seen.page.locator(f"tr[data-policy='{name}'][data-dataset=dfew] input").check()
+        text = seen.page.locator("#apart").inner_text()
+        assert "Nothing is known of both settings, so in what they differ can't be told." in text
+        assert "can't be told, as neither of them says: Frame source, Fold, Split, " in text
+        assert text.endswith("other parameters.")

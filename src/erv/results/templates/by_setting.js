@@ -2,6 +2,10 @@
 // Filters and sorts the table of results, and says in what two of them differ.
 const data = JSON.parse(document.getElementById("data").textContent);
 const body = document.querySelector(".results tbody");
+const same = document.getElementById("same");
+
+// Narrow pages begin with the results: what all share would fill the first screen.
+if (same && window.matchMedia("(max-width: 760px)").matches) same.open = false;
 
 if (body) {
   const rows = [...body.rows];
@@ -45,14 +49,38 @@ if (body) {
     const method = data.keys.indexOf("method");
     // What one method has and another lacks follows from the method.
     const follows = method >= 0 && one.setting[method] !== other.setting[method];
-    const differing = [];
-    const untold = [];
+    const found = { differing: [], untold: [], unsaid: [], known: false };
     data.keys.forEach((key, place) => {
       const pair = [one.setting[place], other.setting[place]];
-      if (pair.some((text) => data.silent.some((word) => text.startsWith(word)))) untold.push(key);
-      else if (pair[0] !== pair[1] && !(follows && pair.includes(data.absent))) differing.push([key, ...pair]);
+      const silent = pair.filter((text) => data.silent.some((word) => text.startsWith(word))).length;
+      if (silent) {
+        (silent === 1 ? found.untold : found.unsaid).push(key);
+        return;
+      }
+      if (!pair.includes(data.absent)) found.known = true;
+      if (pair[0] !== pair[1] && !(follows && pair.includes(data.absent))) found.differing.push([key, ...pair]);
     });
-    return [differing, untold];
+    return found;
+  };
+
+  // The words of `erv figures --between` (differences.py).
+  const verdict = ({ differing, untold, unsaid, known }) => {
+    const [count, silent] = [differing.length, untold.length + unsaid.length];
+    if (count > 1) {
+      return `They differ in ${count} settings, so the difference of their figures is not that of one thing:`;
+    }
+    if (silent && !known) return "Nothing is known of both settings, so in what they differ can't be told.";
+    const more = silent ? `, and in ${silent} other${silent === 1 ? "" : "s"} it can't be told` : "";
+    if (count === 1) return `They differ in one setting${more}:`;
+    return silent ? `No setting that is known of both differs${more}.` : "No recorded setting differs.";
+  };
+
+  // Of what neither says, the names of parameters would say nothing.
+  const titles = (keys) => {
+    const texts = keys.filter((key) => data.named.includes(key)).map((key) => data.titles[key]);
+    const rest = keys.length - texts.length;
+    if (rest) texts.push(`${rest} other parameter${rest === 1 ? "" : "s"}`);
+    return texts.length === 1 ? texts[0] : `${texts.slice(0, -1).join(", ")} and ${texts.at(-1)}`;
   };
 
   const element = (name, text, parent) => {
@@ -71,24 +99,24 @@ if (body) {
       return;
     }
     const [one, other] = chosen.map((key) => data.rows[key]);
-    const [differing, untold] = unlike(one, other);
+    const found = unlike(one, other);
     const sets = one.dataset === other.dataset ? "" : "They were tested on different data sets. ";
-    const count = differing.length;
-    let verdict = `They differ in ${count} settings, so the difference of their figures is not that of one thing:`;
-    if (count === 1) verdict = "They differ in one setting:";
-    if (count === 0) verdict = "No recorded setting differs.";
     const lead = element("p", "", place);
     element("b", `${one.name} (${chosen[0]}) and ${other.name} (${chosen[1]}). `, lead);
-    lead.append(sets + verdict);
+    lead.append(sets + verdict(found));
     const list = element("ul", undefined, place);
-    for (const [key, from, to] of differing) {
+    for (const [key, from, to] of found.differing) {
       const item = element("li", undefined, list);
       element("b", `${data.titles[key]}: `, item);
       item.append(`${from} → ${to}`);
     }
-    if (untold.length) {
-      const names = untold.map((key) => data.titles[key]).join(", ");
+    if (found.untold.length) {
+      const names = found.untold.map((key) => data.titles[key]).join(", ");
       element("p", `Whether they differ in these can't be told, as one of them doesn't say: ${names}.`, place);
+    }
+    if (found.unsaid.length) {
+      const names = titles(found.unsaid);
+      element("p", `Whether they differ in these can't be told, as neither of them says: ${names}.`, place);
     }
   };
 
