@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -80,6 +81,23 @@ def test_a_failure_is_not_repeated_while_the_servers_answer(stack: Environment) 
     with pytest.raises(StorageError, match="ours"):
         through_outages(stack, call, mlflow=True)
     assert len(calls) == 1
+
+
+def test_a_store_that_is_back_before_the_failure_is_told(stack: Environment, proxy: Proxy) -> None:
+    """A stage failed for good when S3 restarted in its middle: by then the store answered again."""
+    through = replace(stack, s3_endpoint=proxy.endpoint)
+    calls, said = [], []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            with proxy.refuse():
+                time.sleep(5)
+            raise StorageError("cut off")
+        return "done"
+
+    assert through_outages(through, call, say=said.append) == "done"
+    assert said == ["cut off; a server went away meanwhile"]
 
 
 @pytest.mark.slow

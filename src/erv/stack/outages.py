@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from erv.environment import Environment
 from erv.errors import ErvError, StackError
@@ -19,6 +20,8 @@ T = TypeVar("T")
 # As long as `erv stack up` or a supervisor takes to bring a server back.
 PATIENCE_SECONDS = 120.0
 _PAUSE_SECONDS = 2.0
+_WATCH_SECONDS = 3.0
+_RECENT_SECONDS = 60.0  # a client of a server that went away tries for a while before it gives up
 
 
 def _never() -> bool:
@@ -73,7 +76,7 @@ def through_outages(
 ) -> T:
     """Makes a call that needs the object store, waiting for the store before it; repeats it once.
 
-    It is repeated if it fails while a server is away.
+    It is repeated if it fails while a server is away, or was in the minute before.
 
     Args:
         environment: where the servers are.
@@ -97,11 +100,42 @@ def through_outages(
             wait_for(name, url, environment.workspace, patience=patience, say=say, cancelled=cancelled)
 
     wait()
-    try:
-        return call()
-    except ErvError as error:
-        if cancelled() or not any(unreachable(*server, environment.workspace) for server in known.items()):
-            raise
-        say(f"{error}; a server went away meanwhile")
+    with _Watched(known, environment.workspace) as watched:
+        try:
+            return call()
+        except ErvError as error:
+            if cancelled() or not watched.was_away():
+                raise
+            say(f"{error}; a server went away meanwhile")
     wait()
     return call()
+
+
+class _Watched:
+    """Servers that are asked every few seconds: one that restarts may be back before its absence is told."""
+
+    def __init__(self, servers: Mapping[str, str], workspace: Path) -> None:
+        self._servers, self._workspace = servers, workspace
+        self._left = threading.Event()
+        self._away: float | None = None
+        self._thread = threading.Thread(target=self._watch, name="outages", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._left.set()  # not waited for: it may be within a request
+
+    def was_away(self) -> bool:
+        """Whether one is away, or was a moment ago."""
+        self._look()
+        return self._away is not None and time.monotonic() - self._away < _RECENT_SECONDS
+
+    def _watch(self) -> None:
+        while not self._left.wait(_WATCH_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        if any(unreachable(*server, self._workspace) for server in self._servers.items()):
+            self._away = time.monotonic()
