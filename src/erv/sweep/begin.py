@@ -235,6 +235,8 @@ def _require_up_to_date(
     cancelled: Callable[[], bool],
 ) -> None:
     """Every trial would make it again."""
+    if not needed:
+        return
     workspace = environment.workspace
     with pipeline.one_pipeline_at_a_time(workspace / LOCK_FILE):
         pipeline.repair_lock(workspace)

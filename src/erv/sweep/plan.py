@@ -93,7 +93,7 @@ class Plan:
 
 
 def key_of(name: str) -> str:
-    """What Prefect takes as the key of a sweep's table, and no other sweep has; it knows small letters only."""
+    """The key of a sweep's table in Prefect, which takes small letters only; no other sweep has the same."""
     plain = name.lower().replace("_", "-")
     return f"sweep-{plain}" if plain == name else f"sweep-{plain}-{sha256_of_text(name)[:8]}"
 
@@ -106,7 +106,7 @@ def check_name(name: str) -> None:
     """
     if _NAME.fullmatch(name) is None:
         raise SettingsError(
-            f"sweep {name!r}: expected at most 40 letters (a to z), digits, - and _, such as beta-1"
+            f"sweep {name!r}: expected at most 40 letters (a to z, A to Z), digits, - and _, such as beta-1"
         )
 
 

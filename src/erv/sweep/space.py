@@ -177,8 +177,8 @@ def read_space(path: Path) -> list[str]:
         for name, value in found.items():
             if isinstance(value, int | float) and not isinstance(value, bool):
                 raise SettingsError(
-                    f"{path}: {name} is the number {value} to YAML, which reads LOW:HIGH without a point as one"
-                    f" number to the base 60; write a range in quotes, such as {name}: '10:40'"
+                    f"{path}: {name} is the number {value} to YAML, which reads 10:40 as one number to the"
+                    f" base 60; write a range in quotes, such as {name}: '10:40'"
                 )
     if not isinstance(found, dict) or not all(isinstance(value, str | list) for value in found.values()):
         raise SettingsError(
