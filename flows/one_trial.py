@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import signal
 import sys
@@ -50,12 +51,14 @@ class Ended:
         state: `interrupted` if the sweep ends before it.
         value: of a finished one.
         message: why it failed, or where it was pruned.
+        note: whose values it has, too.
     """
 
     number: int
     state: Literal["done", "pruned", "failed", "interrupted"]
     value: float | None = None
     message: str = ""
+    note: str = ""
 
 
 class Trials:
@@ -100,7 +103,7 @@ class Trials:
             if known is not None:
                 said = f"the same values as trial {known.number}"
                 get_run_logger().info("%s, which was %s", said, known.state)
-                return dataclasses.replace(known, number=one.number, message=known.message or said)
+                return dataclasses.replace(known, number=one.number, note=said)
             ended = self._run_once(one)
             if ended.state in ("done", "pruned"):
                 self._known[one.overrides] = ended
@@ -240,6 +243,12 @@ class Trials:
                 if not force and result["outcomes"].get(begun.plan.stage) != "ran"
                 else _nothing(one, begun)
             )
+        if not math.isfinite(value):
+            return Ended(
+                one.number,
+                "failed",
+                message=f"{begun.plan.stage}: {begun.measure.series} is {value}, which can't be compared",
+            )
         return Ended(one.number, "done", value)
 
     def _points(self, folder: Path, result: Mapping[str, Any]) -> dict[int, float]:
@@ -292,11 +301,12 @@ class _Watch:
         self._looked = time.monotonic()
         self._trial: str | None = None
         self._stage: str | None = None
+        self._copied: set[int] = set()
         self._seen: set[int] = set()
         self.behind: int | None = None
 
     def look(self) -> None:
-        """Passes new values on, seldom; MLflow may be away for a while."""
+        """Passes new values on, seldom; MLflow, or the study's file, may be away for a while."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS or self.behind is not None:
             return
@@ -316,9 +326,12 @@ class _Watch:
         new = {step: value for step, value in sorted(found.items()) if step not in self._seen}
         if not new:
             return
-        tracked.copy_points(self._environment, self._trial, series, new)
+        if fresh := {step: value for step, value in new.items() if step not in self._copied}:
+            tracked.copy_points(self._environment, self._trial, series, fresh)
+            self._copied.update(fresh)
         for step, value in new.items():
-            self._seen.add(step)
-            if self._report(value, step):
+            behind = self._report(value, step)
+            self._seen.add(step)  # not before: what could not be noted is noted at the next look
+            if behind:
                 self.behind = step
                 return

@@ -29,7 +29,7 @@ from erv.errors import ErvError, ExitCode
 from erv.pipeline import StageCancelledError
 from erv.stack.one_origin import check_servers
 from erv.stack.reach import require
-from erv.sweep.begin import Begun, Wish, begin
+from erv.sweep.begin import Begun, Wish, begin, check
 from erv.sweep.errors import SweepError
 from erv.sweep.extent import Extent, read_extent, save_extent
 from erv.sweep.folder import Folder
@@ -52,9 +52,8 @@ from flows.workspace import in_workspace
 MOST_AT_A_TIME = 64
 _POLL_SECONDS = 0.5
 
-SweepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]{0,39}$", examples=["beta-1"])]
+SweepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$", examples=["beta-1"])]
 Varied = Annotated[str, Field(json_schema_extra={"pattern": FORM, "examples": list(EXAMPLES)})]
-Count = Annotated[int, Field(ge=1, le=10_000)]
 AtATime = Annotated[int, Field(ge=0, le=MOST_AT_A_TIME)]
 Metric = Literal["", "accuracy", "reward", "loss"]
 Direction = Literal["", "maximize", "minimize"]
@@ -75,10 +74,10 @@ def sweep(
     metric: Metric = "",
     direction: Direction = "",
     overrides: Sequence[Override] = (),
-    seed: Annotated[int, Field(ge=0)] = 0,
-    sampler: Literal["tpe", "random"] = "tpe",
-    prune: bool = True,
-    prune_after: Count = 4,
+    seed: Annotated[int, Field(ge=-1)] = -1,
+    sampler: Literal["", "tpe", "random"] = "",
+    prune: Literal["", "yes", "no"] = "",
+    prune_after: Annotated[int, Field(ge=0, le=10_000)] = 0,
     most_failed: Annotated[int, Field(ge=-1)] = -1,
     propose: Literal["", "yes", "no"] = "",
     workers: Workers = 1,
@@ -97,16 +96,28 @@ def sweep(
         metric: what decides; of grpo accuracy (the usual) or reward, of sft and train_erv loss.
         direction: whether more or less of it is better; as the metric asks for by default.
         overrides: single parameters that all trials have, as NAME=VALUE (`grpo.max_steps=40`).
-        seed: of the suggestions.
-        sampler: tpe learns from finished trials what to try next; random doesn't.
-        prune: whether a trial is ended that is worse than the median of the others at the same step.
-        prune_after: how many trials have to be finished before one is ended.
+        seed: of the suggestions. -1: as it began, or 0.
+        sampler: tpe learns from finished trials what to try next; random doesn't. Empty: as it began, or tpe.
+        prune: whether a trial is ended that is worse than the median of the others at the same step. Empty:
+            as it began, or yes.
+        prune_after: how many trials have to be finished before one is ended. 0: as it began, or 4.
         most_failed: how many trials may fail; one more ends the sweep. -1: as before, or 3.
         propose: whether the best goes through the rest of the pipeline, is evaluated, and registered with its
             gates. Empty: as before, or yes.
         workers: how many independent stages of a trial run in parallel on this machine.
     """
-    asked = Wish(name, over, stage, metric, direction, overrides, seed, sampler, prune, prune_after)
+    asked = Wish(
+        name,
+        over,
+        stage,
+        metric,
+        direction,
+        overrides,
+        seed=None if seed < 0 else seed,
+        sampler=sampler,
+        prune=prune == "yes" if prune else None,
+        prune_after=prune_after or None,
+    )
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Any:
         environment = load_environment()
@@ -114,6 +125,9 @@ def sweep(
         check_servers(environment)
         require("MLflow", environment.mlflow_uri, environment.workspace)
         folder = Folder(environment, name)
+        if not folder.path.exists():  # a fault shall leave none
+            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
+            check(environment, dataclasses.replace(asked, propose=extent.propose))
         with folder.alone(), noted(flow_run_id, folder.path / "flow_run"):
             extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
             wish = dataclasses.replace(asked, propose=extent.propose)
@@ -177,7 +191,7 @@ class Sweep:
             rows = self._study.rows()
             self._run.tell_trials(rows, self._trials.attempts)
             with prefect_may_be_away("the table of trials"):
-                show(rows, self._begun.plan)
+                show(self._study.rows(at_work=False), self._begun.plan)
         if self._cancellation.asked():
             raise StageCancelledError(
                 f"cancelled; `erv sweep run {self._begun.plan.name}` goes on with it, finished trials stay"
@@ -224,9 +238,9 @@ class Sweep:
         ended = _ended(number, future)
         if ended.state == "done":
             assert ended.value is not None
-            self._study.done(number, ended.value)
+            self._study.done(number, ended.value, ended.note)
         elif ended.state == "pruned":
-            self._study.pruned(number)
+            self._study.pruned(number, ended.note)
         elif ended.state == "failed":
             self._study.failed(number, ended.message)
         self._run.tell_trials(self._study.rows(), self._trials.attempts)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from prefect.artifacts import create_table_artifact
 
-from erv.sweep.plan import Plan
+from erv.sweep.command import command
+from erv.sweep.plan import Plan, key_of
 from erv.sweep.study import Row, table
 
 
@@ -57,22 +58,10 @@ class Outcome:
         return f"{self.brief()}\n\n    {command(self.plan, self.best)}\n"
 
 
-def command(plan: Plan, row: Row) -> str:
-    """What brings a trial's parameters and results into the clone; nothing of it is trained again."""
-    sets = " ".join(f"--set {_quoted(override)}" for override in (*plan.overrides, *row.overrides))
-    return f"erv run {plan.stage} {sets}"
-
-
 def show(rows: Sequence[Row], plan: Plan) -> None:
     """Puts the table of trials on Prefect's page."""
     create_table_artifact(
-        key=f"sweep-{plan.name.lower().replace('_', '-')}",
+        key=key_of(plan.name),
         table=table(rows, plan.metric),
         description=f"Trials of sweep {plan.name}: {plan.metric} of {plan.stage} on validation clips",
     )
-
-
-def _quoted(override: str) -> str:
-    import shlex
-
-    return shlex.quote(override)

@@ -26,7 +26,8 @@ stages:
     deps: [work.py, models/policy/sft]
     outs: [last.txt]
 """
-# The loss is the batch size over the step; a batch size that ends in 7 fails. A step takes PACE seconds, and
+# The loss is the batch size over the step; a batch size that ends in 7 fails, and one
+# that ends in 3 measures no number. A step takes PACE seconds, and
 # each attempt at the training leaves a line in the file that LEDGER names.
 WORK = """
 import logging, os, sys, time
@@ -51,7 +52,7 @@ def train(arguments, settings, run):
     curves = Curves(folder, run.log_metrics)
     for step in range(start + 1, steps + 1):
         time.sleep(float(os.environ.get("PACE", "0.1")))
-        curves({"validation_loss": size / step}, step)
+        curves({"validation_loss": float("nan") if size % 10 == 3 else size / step}, step)
         logger.info("step %d", step)
         checkpoint = folder / f"checkpoint-{step}"
         checkpoint.mkdir(parents=True, exist_ok=True)

@@ -161,6 +161,17 @@ def test_too_many_failures_end_it_with_one_sentence(clone: SweepClone) -> None:
     assert [row["state"] for row in clone.table("failing")] == ["failed", "failed"]
 
 
+def test_a_value_that_is_no_number_is_a_failure(clone: SweepClone) -> None:
+    clone.pace = 0.1
+    command = ("sweep", "run", "diverging", "--over", "sft.batch_size=3,13", "--most-failed", "0")
+    done = clone.erv(*command, "--no-propose", "--trials", "3", check=False)
+    assert done.returncode == 1
+    assert "sft: validation_loss is nan, which can't be compared" in error_of(done)
+    assert "UserWarning" not in done.stdout + done.stderr
+    assert [row["state"] for row in clone.table("diverging")] == ["failed"]
+    assert [run.data.tags["erv.sweep_state"] for run in tracked(clone)["trial"]] == ["FAIL"]
+
+
 def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) -> None:
     command = ("sweep", "run", "stopped", *OVER, "--no-propose", "--at-a-time", "2")
     running = clone.start(*command, "--trials", "2")
@@ -170,6 +181,7 @@ def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) 
     assert running.process.wait(60) == 130, running.text()
     running.end()
     wait_until(lambda: not clone.processes_below(), 10)
+    assert [row["state"] for row in clone.table("stopped")] == ["interrupted", "interrupted"]
     assert {run.info.status for run in tracked(clone)["sweep"]} == {"KILLED"}
     clone.erv("sweep", "run", "stopped")
     assert [row["state"] for row in clone.table("stopped")] == ["done", "done"]
@@ -184,5 +196,7 @@ def test_what_trials_need_must_be_up_to_date(stack: Environment, tmp_path: Path)
     assert refused.returncode == 1
     assert "first: not up to date" in error_of(refused)
     assert not (clone.folder / ".erv/sweeps/early/plan.json").exists()
-    useless = clone.erv("sweep", "run", "early", "--over", "grpo.beta=0.1:0.2", check=False)
+    useless = clone.erv("sweep", "run", "useless", "--over", "grpo.beta=0.1:0.2", check=False)
+    assert useless.returncode == 2
+    assert not (clone.folder / ".erv/sweeps/useless").exists()
     assert "grpo.beta makes no difference to sft" in error_of(useless)

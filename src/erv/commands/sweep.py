@@ -44,15 +44,15 @@ def command() -> None:
     "--direction", default="", type=click.Choice(["", "maximize", "minimize"]), help="Of the metric."
 )
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For all trials. Repeatable.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of the suggestions.")
-@click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "random"]))
-@click.option("--prune/--no-prune", default=True, show_default=True, help="End trials that fall behind.")
+@click.option("--seed", type=click.IntRange(0), help="Of the suggestions. Default: as it began, or 0.")
+@click.option("--sampler", type=click.Choice(["tpe", "random"]), help="Default: as it began, or tpe.")
+@click.option(
+    "--prune/--no-prune", default=None, help="End trials that fall behind. Default: as it began, or yes."
+)
 @click.option(
     "--prune-after",
-    default=4,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Trials to finish before that.",
+    type=click.IntRange(1, 10_000),
+    help="Trials to finish before that. Default: as it began, or 4.",
 )
 @click.option("--most-failed", type=click.IntRange(0), help="Trials that may fail. Default: as before, or 3.")
 @click.option(
@@ -71,10 +71,10 @@ def run(
     metric: str,
     direction: str,
     overrides: Sequence[str],
-    seed: int,
-    sampler: str,
-    prune: bool,
-    prune_after: int,
+    seed: int | None,
+    sampler: str | None,
+    prune: bool | None,
+    prune_after: int | None,
     most_failed: int | None,
     propose: bool | None,
     workers: int,
@@ -84,12 +84,31 @@ def run(
     A sweep that was interrupted goes on by its name alone: what its trials vary, and the clone as it was
     then, are kept. Finished trials are not run again. Ctrl-C stops everything.
     """
+    from erv.environment import load_environment
     from erv.stack import launch
-    from erv.sweep.space import parse_space, read_space
+    from erv.sweep.begin import Wish, check
+    from erv.sweep.extent import read_extent
+    from erv.sweep.folder import Folder
+    from erv.sweep.space import read_space
 
     dimensions = [*over, *(read_space(space) if space is not None else [])]
-    if dimensions:
-        parse_space(dimensions)
+    environment = load_environment()
+    proposed = "" if propose is None else "yes" if propose else "no"
+    extent = read_extent(Folder(environment, name).path, 0, 0, -1, proposed)
+    wish = Wish(
+        name,
+        dimensions,
+        stage,
+        metric,
+        direction,
+        overrides,
+        seed=seed,
+        sampler=sampler or "",
+        prune=prune,
+        prune_after=prune_after,
+        propose=extent.propose,
+    )
+    check(environment, wish)  # faults are told at once, not by a flow that fails
     launch.run_sweep(
         {
             "name": name,
@@ -100,12 +119,12 @@ def run(
             "metric": metric,
             "direction": direction,
             "overrides": list(overrides),
-            "seed": seed,
-            "sampler": sampler,
-            "prune": prune,
-            "prune_after": prune_after,
+            "seed": -1 if seed is None else seed,
+            "sampler": sampler or "",
+            "prune": "" if prune is None else "yes" if prune else "no",
+            "prune_after": prune_after or 0,
             "most_failed": -1 if most_failed is None else most_failed,
-            "propose": "" if propose is None else "yes" if propose else "no",
+            "propose": proposed,
             "workers": workers,
         }
     )
@@ -117,6 +136,7 @@ def table(name: str | None) -> None:
     """Show the trials of the sweep NAME; without one, the names of all sweeps of this clone."""
     from erv.environment import load_environment
     from erv.evaluate.compare import format_table
+    from erv.sweep.command import command as command_of
     from erv.sweep.folder import begun, sweeps
     from erv.sweep.study import Study
     from erv.sweep.study import table as rows_of
@@ -129,7 +149,7 @@ def table(name: str | None) -> None:
     study = Study(folder.path, plan)
     best = study.best()
     click.echo(f"sweep {name}: {plan.metric} of {plan.stage} on validation clips, {plan.direction}d")
-    rows = study.rows()
+    rows = study.rows(at_work=folder.is_held())
     if not rows:
         click.echo("no trial has begun")
         return
@@ -137,5 +157,4 @@ def table(name: str | None) -> None:
         format_table([{key: str(value) for key, value in row.items()} for row in rows_of(rows, plan.metric)])
     )
     if best is not None:
-        sets = " ".join(f"--set {override}" for override in (*plan.overrides, *best.overrides))
-        click.echo(f"best: trial {best.number}; `erv run {plan.stage} {sets}` has it here")
+        click.echo(f"best: trial {best.number}; to have it here: {command_of(plan, best)}")

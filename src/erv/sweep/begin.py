@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from erv import pipeline
-from erv.doctor.reruns import all_reruns
 from erv.environment import Environment, child_environment
 from erv.errors import SettingsError
 from erv.files import parse_yaml, sha256_of_file
-from erv.parameters import WITHOUT_EFFECT
+from erv.parameters import PARAMETERS
 from erv.pipeline import PipelineError, PipelineStage, select
 from erv.pipeline.run import LOCK_FILE
 from erv.remote.commit import changes_to_carry, commit_of, patch_id
@@ -18,6 +19,7 @@ from erv.settings import Settings, load_settings
 from erv.settings.overrides import overridden
 from erv.settings.settings import parse_settings
 from erv.sweep.folder import Folder
+from erv.sweep.graph import Graph, kept_graph, read_graph
 from erv.sweep.measures import (
     Measure,
     candidate_stage,
@@ -43,10 +45,10 @@ class Wish:
     metric: str = ""
     direction: str = ""
     overrides: Sequence[str] = ()
-    seed: int = 0
-    sampler: str = "tpe"
-    prune: bool = True
-    prune_after: int = 4
+    seed: int | None = None
+    sampler: str = ""
+    prune: bool | None = None
+    prune_after: int | None = None
     propose: bool = True
 
 
@@ -58,7 +60,7 @@ class Begun:
         folder: of the sweep.
         plan: what it was begun with.
         measure: by what its trials are compared.
-        stages: all of `dvc.yaml`.
+        stages: all of `dvc.yaml` when it began.
         needed: the stages that trials need and don't change.
         fixed: what each trial sets besides its values, the measuring included.
         new: whether it began now.
@@ -81,43 +83,84 @@ def begin(environment: Environment, folder: Folder, wish: Wish, *, cancelled: Ca
         CommitError: there are uncommitted changes, which `machine.carry_changes` doesn't carry.
         PipelineError: what the trials need isn't up to date.
     """
-    known = read_plan(folder.path)
-    stages = pipeline.read_stages(environment.workspace)
-    if known is not None and not wish.over:
-        return _checked(environment, folder, known, stages, wish, new=False)
-    plan, patch = _plan(environment, wish, stages)
-    begun = _checked(environment, folder, plan, stages, wish, new=known is None)
-    if known is not None:
-        known.require_same(plan)
-        return begun
-    _require_up_to_date(environment, stages, plan.stage, begun.needed, cancelled)
-    folder.begin(plan, patch)
+    begun, graph, patch = _looked(environment, folder, wish)
+    if begun.new:
+        _require_up_to_date(environment, begun.stages, begun.plan.stage, begun.needed, cancelled)
+        folder.begin(begun.plan, patch, graph)
     return begun
 
 
-def _plan(environment: Environment, wish: Wish, stages: Sequence[PipelineStage]) -> tuple[Plan, str | None]:
-    path = environment.workspace / "params.yaml"
+def check(environment: Environment, wish: Wish) -> None:
+    """Refuses what `begin` would refuse, apart from what isn't up to date; nothing is made or changed.
+
+    Raises:
+        SettingsError: the wish has a fault, or is another than that with which the sweep began.
+        CommitError: there are uncommitted changes, which `machine.carry_changes` doesn't carry.
+        PipelineError: `dvc.yaml` has faults.
+    """
+    _looked(environment, Folder(environment, wish.name), wish)
+
+
+def _looked(environment: Environment, folder: Folder, wish: Wish) -> tuple[Begun, Graph, str | None]:
+    known, patch = read_plan(folder.path), None
+    # The clone is free for other work meanwhile, on dvc.yaml too.
+    graph = (None if known is None else kept_graph(folder.begun)) or read_graph(environment.workspace)
+    if known is None:
+        plan, patch = _plan(environment, wish, graph, None)
+    else:
+        known.require_same(_as_given(known, wish, graph))
+        plan = known
+        if wish.over:
+            known.require_same(_plan(environment, wish, graph, known)[0])
+    return _checked(environment, folder, plan, graph, wish, new=known is None), graph, patch
+
+
+def _as_given(known: Plan, wish: Wish, graph: Graph) -> Plan:
+    """What the sweep would be by the options that are given; of the others it stays what it is."""
+    given: dict[str, Any] = {
+        "overrides": tuple(wish.overrides) or None,
+        "seed": wish.seed,
+        "sampler": wish.sampler or None,
+        "prune": wish.prune,
+        "prune_after": wish.prune_after,
+        "stage": choose(graph.stages, wish.stage, "", "")[0] if wish.stage else None,
+        "metric": wish.metric or None,
+        "direction": wish.direction or None,
+    }
+    return dataclasses.replace(known, **{name: value for name, value in given.items() if value is not None})
+
+
+def _plan(environment: Environment, wish: Wish, graph: Graph, known: Plan | None) -> tuple[Plan, str | None]:
+    """The plan of a wish; what it leaves open is as in the known one, or the usual."""
+    path = environment.workspace / PARAMETERS
     settings = load_settings(path)
     space = parse_space(wish.over)
-    if wish.sampler not in SAMPLERS:
-        raise SettingsError(f"sampler {wish.sampler!r}: expected {' or '.join(SAMPLERS)}")
-    stage = wish.stage or candidate_stage(stages, settings.register_.policy).name
-    stage, measure = choose(stages, stage, wish.metric, wish.direction)
-    check_comparable(measure, space.names)
-    space.check(path, wish.overrides)
+    sampler = wish.sampler or (known.sampler if known else SAMPLERS[0])
+    if sampler not in SAMPLERS:
+        raise SettingsError(f"sampler {sampler!r}: expected {' or '.join(SAMPLERS)}")
+    if known is not None:
+        named = (known.stage, known.metric, known.direction)
+    else:
+        policy = settings.register_.policy
+        named = (wish.stage or candidate_stage(graph.stages, policy).name, wish.metric, wish.direction)
+    stage, measure = choose(graph.stages, *named)
+    overrides = tuple(wish.overrides) or (known.overrides if known else ())
+    check_comparable(measure, graph, stage, space.names)
+    space.check(path, overrides)
+    _check_set(graph, stage, overrides)
     commit = commit_of(environment.workspace)
     patch = changes_to_carry(environment.workspace, carry=settings.machine.carry_changes)
     plan = Plan(
         name=wish.name,
         space=space.texts,
-        overrides=tuple(wish.overrides),
+        overrides=overrides,
         stage=stage,
         metric=measure.metric,
         direction=measure.direction,
-        seed=wish.seed,
-        sampler=wish.sampler,
-        prune=wish.prune,
-        prune_after=wish.prune_after,
+        seed=_first(wish.seed, known and known.seed, 0),
+        sampler=sampler,
+        prune=_first(wish.prune, known and known.prune, True),
+        prune_after=_first(wish.prune_after, known and known.prune_after, 4),
         commit=commit,
         patch="" if patch is None else patch_id(patch),
         parameters=sha256_of_file(path),
@@ -125,17 +168,34 @@ def _plan(environment: Environment, wish: Wish, stages: Sequence[PipelineStage])
     return plan, patch
 
 
+def _first(*values: Any) -> Any:
+    """The first that is given."""
+    return next(value for value in values if value is not None)
+
+
+def _check_set(graph: Graph, stage: str, overrides: Sequence[str]) -> None:
+    """Refuses to set for all trials what decides which stages they have: those of the clone are looked at."""
+    needed = [item.name for item in select(graph.stages, [stage])]
+    for name in (override.partition("=")[0] for override in overrides):
+        if name in graph.members and graph.uses(name, needed):
+            raise SettingsError(
+                f"--set {name}: decides which stages {stage} needs, which a sweep can't set; change it in"
+                " params.yaml, run the pipeline, and start the sweep then"
+            )
+
+
 def _checked(
     environment: Environment,
     folder: Folder,
     plan: Plan,
-    stages: Sequence[PipelineStage],
+    graph: Graph,
     wish: Wish,
     *,
     new: bool,
 ) -> Begun:
+    stages = graph.stages
     stage, measure = choose(stages, plan.stage, plan.metric, plan.direction)
-    path = environment.workspace / "params.yaml" if new else folder.parameters
+    path = environment.workspace / PARAMETERS if new else folder.parameters
     content = overridden(path, None, plan.overrides).content
     settings = parse_settings(parse_yaml(content.encode()), str(path))
     check_measured(settings, stage)
@@ -146,24 +206,16 @@ def _checked(
                 f"the best trial can't be proposed: register.policy is {settings.register_.policy!r}, which"
                 f" {stage} has no part in; set register.policy for all trials, or give --no-propose"
             )
-    used = _used(environment, plan.dimensions, plan.overrides)
+    used = _used(graph, plan.dimensions, plan.overrides)
     varied = varied_stages(stages, stage, used)
     return Begun(folder, plan, measure, stages, varied[1], _fixed(settings, plan), new)
 
 
-def _used(environment: Environment, space: Space, overrides: Sequence[str]) -> dict[str, list[str]]:
+def _used(graph: Graph, space: Space, overrides: Sequence[str]) -> dict[str, Sequence[str]]:
     """The stages or groups that depend on each parameter that is varied, or set and of use."""
-    found = {item.name: list(item.own) for item in all_reruns(environment.workspace)}
-
-    def own(name: str) -> list[str]:
-        if name in found or name.startswith(WITHOUT_EFFECT):
-            return found.get(name, [])
-        section = f"{name.rpartition('.')[0]}."  # a reward that its variant doesn't have yet, say
-        return next((users for other, users in found.items() if other.startswith(section)), [])
-
-    used = {name: own(name) for name in space.names}
+    used: dict[str, Sequence[str]] = {name: graph.users(name) for name in space.names}
     settings = [override.partition("=")[0] for override in overrides]
-    return used | {name: users for name in settings if (users := own(name))}
+    return used | {name: users for name in settings if (users := graph.users(name))}
 
 
 def _fixed(settings: Settings, plan: Plan) -> tuple[str, ...]:
@@ -183,6 +235,8 @@ def _require_up_to_date(
     cancelled: Callable[[], bool],
 ) -> None:
     """Every trial would make it again."""
+    if not needed:
+        return
     workspace = environment.workspace
     with pipeline.one_pipeline_at_a_time(workspace / LOCK_FILE):
         pipeline.repair_lock(workspace)

@@ -22,11 +22,13 @@ from erv.pipeline.lock_file import NAME as LOCK
 from erv.remote.commit import git
 from erv.settings.overrides import overridden
 from erv.stack.dvc_remote import update_config, write_dvc_remote, write_private
+from erv.sweep.graph import Graph
 from erv.sweep.plan import Plan, check_name, read_plan
 from erv.tracking.origin import git as ask_git
 
 SWEEPS = "sweeps"
 _BEGUN, _PATCH, _TRIALS, _LOGS = "begun", "changes.patch", "trials", "logs"
+_READY = Path(".erv") / "ready"  # in a checkout that is whole
 _SOURCES = Path("data/sources")  # often not in git
 # Shards are large: a trial needs links, not copies. DVC keeps linked files from being written to.
 _LINKS = "reflink,hardlink,copy"
@@ -46,9 +48,14 @@ class Folder:
         self.path = environment.state / SWEEPS / name
 
     @property
+    def begun(self) -> Path:
+        """What is kept of the clone as it was when the sweep began."""
+        return self.path / _BEGUN
+
+    @property
     def parameters(self) -> Path:
         """The `params.yaml` of the beginning."""
-        return self.path / _BEGUN / PARAMETERS
+        return self.begun / PARAMETERS
 
     def log(self, number: int) -> Path:
         """Where the output of a trial goes."""
@@ -77,7 +84,15 @@ class Folder:
         finally:
             lock.release()
 
-    def begin(self, plan: Plan, patch: str | None) -> None:
+    def is_held(self) -> bool:
+        """Whether a process works on the sweep now."""
+        try:
+            with self.alone():
+                return False
+        except StackError:
+            return True
+
+    def begin(self, plan: Plan, patch: str | None, graph: Graph) -> None:
         """Keeps what the clone is now; the plan comes last, so that a sweep has begun with all or nothing."""
         workspace, begun = self._environment.workspace, self.path / _BEGUN
         remove(begun)
@@ -89,6 +104,7 @@ class Folder:
             (begun / _PATCH).write_bytes(patch.encode("utf-8", "surrogateescape"))
         if (workspace / _SOURCES).is_dir():
             shutil.copytree(workspace / _SOURCES, begun / _SOURCES)
+        graph.save(begun)
         plan.save(self.path)
 
     def checkout(self, plan: Plan, key: Sequence[str], overrides: Sequence[str]) -> Path:
@@ -105,11 +121,11 @@ class Folder:
         """
         content = overridden(self.parameters, None, overrides).content
         folder = self.path / _TRIALS / sha256_of_text("\n".join(key))[:16]
-        if not (folder / ".erv" / "ready").is_file():
+        if not (folder / _READY).is_file():
             remove(folder)
             folder.parent.mkdir(parents=True, exist_ok=True)
             self._clone(plan, folder)
-            write_text("", folder / ".erv" / "ready")
+            write_text("", folder / _READY)
         write_text(content, folder / PARAMETERS)
         return folder
 
@@ -117,6 +133,8 @@ class Folder:
         """Removes a checkout; returns False if it has to stay because MLflow could not be told all."""
         if any((folder / ".erv" / "spool").glob("*/run.json")):
             return False
+        # First, or a removal that is cut short would leave half a checkout that says it is whole.
+        (folder / _READY).unlink(missing_ok=True)
         remove(folder)
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,9 @@ from typing import Literal
 from erv.errors import SettingsError
 from erv.pipeline import PipelineStage, TargetError, one_stage, select
 from erv.settings import Settings
+from erv.sweep.graph import Graph
 
 Direction = Literal["minimize", "maximize"]
-# What decides which clips or sentences are measured on: trials that differ in it can't be compared.
-_SAME_CLIPS = ("datasets", "roles", "sources", "ingest", "validate", "leakage")
-_SENTENCES = ("distill", "rollouts", "sft", "policy")
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,9 @@ class Measure:
         curve: its name in the curves that the stage writes, which has the steps of every attempt; None if
             only MLflow has it.
         best: whether the stage keeps its best step rather than its last.
-        fixed: sections that must not vary, as they decide what is measured on or by.
+        inputs: of what the stage reads, the files and folders that decide what is measured on or by: whatever
+            the stages that make them depend on must not vary.
+        fixed: parameters and sections that the stage itself reads and that must not vary either.
     """
 
     metric: str
@@ -38,23 +39,33 @@ class Measure:
     direction: Direction
     curve: str | None = None
     best: bool = False
-    fixed: tuple[str, ...] = _SAME_CLIPS
+    inputs: tuple[str, ...] = ("data",)
+    fixed: tuple[str, ...] = ("seed", "roles")
 
     def value(self, points: Mapping[int, float]) -> float | None:
-        """What a finished stage is worth, of its values by step; None without any."""
+        """What a finished stage is worth, of its values by step, finite or not; None without any."""
         if not points:
             return None
         if not self.best:
             return points[max(points)]
-        return (min if self.direction == "minimize" else max)(points.values())
+        # A step whose value is no number is never the best that a stage has seen.
+        usable = [value for value in points.values() if math.isfinite(value)] or [math.nan]
+        return (min if self.direction == "minimize" else max)(usable)
 
 
+_FIXED = ("seed", "roles")
 _REWARD = ("variants", "train_erv", "grpo.shaping", "grpo.semantics", "grpo.credit")
 # By step, the usual one first.
 MEASURES: dict[str, tuple[Measure, ...]] = {
     "grpo": (
-        Measure("accuracy", "validation/accuracy", "maximize", fixed=(*_SAME_CLIPS, "grpo.semantics")),
-        Measure("reward", "validation/reward", "maximize", fixed=(*_SAME_CLIPS, *_SENTENCES[:1], *_REWARD)),
+        Measure("accuracy", "validation/accuracy", "maximize", fixed=(*_FIXED, "grpo.semantics")),
+        Measure(
+            "reward",
+            "validation/reward",
+            "maximize",
+            inputs=("data", "models/verifier"),
+            fixed=(*_FIXED, *_REWARD),
+        ),
     ),
     "sft": (Measure("loss", "validation_loss", "minimize", curve="validation_loss"),),
     "train_erv": (
@@ -64,7 +75,7 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
             "minimize",
             curve="validation_loss",
             best=True,
-            fixed=(*_SAME_CLIPS, *_SENTENCES, "train_erv.class_weights", "train_erv.max_length"),
+            fixed=(*_FIXED, "train_erv.class_weights", "train_erv.max_length"),
         ),
     ),
 }
@@ -103,15 +114,23 @@ def choose(stages: Sequence[PipelineStage], stage: str, metric: str, direction: 
     return found.name, dataclasses.replace(measure, direction=wanted)
 
 
-def check_comparable(measure: Measure, names: Sequence[str]) -> None:
+def check_comparable(measure: Measure, graph: Graph, stage: str, names: Sequence[str]) -> None:
     """Refuses parameters that decide what is measured on, or by what.
+
+    Args:
+        measure: by what trials are compared.
+        graph: of the sweep.
+        stage: the one that measures.
+        names: of the parameters that vary.
 
     Raises:
         SettingsError: one does.
     """
+    makers = graph.makers(stage, measure.inputs)
     for name in names:
-        if any(name == part or name.startswith(f"{part}.") for part in measure.fixed):
-            other = " (grpo's accuracy can)" if measure.metric == "reward" else ""
+        fixed = any(name == part or name.startswith(f"{part}.") for part in measure.fixed)
+        if fixed or graph.uses(name, makers):
+            other = " (grpo's accuracy may do)" if measure.metric == "reward" else ""
             raise SettingsError(
                 f"{name} decides what {measure.metric} is measured on or by, so trials that differ in it"
                 f" can't be compared by it{other}; leave it out, or set it for all trials with --set"

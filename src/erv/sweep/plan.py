@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from erv.errors import SettingsError
-from erv.files import write_document
+from erv.files import sha256_of_text, write_document
 from erv.sweep.space import Space, parse_space
 
 FILE = "plan.json"
-_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,39}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
 SAMPLERS = ("tpe", "random")
 
 
@@ -92,14 +92,22 @@ class Plan:
                 )
 
 
+def key_of(name: str) -> str:
+    """The key of a sweep's table in Prefect, which takes small letters only; no other sweep has the same."""
+    plain = name.lower().replace("_", "-")
+    return f"sweep-{plain}" if plain == name else f"sweep-{plain}-{sha256_of_text(name)[:8]}"
+
+
 def check_name(name: str) -> None:
-    """Refuses what can't be the name of a folder and of an MLflow run.
+    """Refuses what can't be the name of a folder, of an MLflow run and of an artifact.
 
     Raises:
         SettingsError: it can't.
     """
     if _NAME.fullmatch(name) is None:
-        raise SettingsError(f"sweep {name!r}: expected at most 40 letters, digits, - and _, such as beta-1")
+        raise SettingsError(
+            f"sweep {name!r}: expected at most 40 letters (a to z, A to Z), digits, - and _, such as beta-1"
+        )
 
 
 def read_plan(folder: Path) -> Plan | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from erv.errors import SettingsError
 from erv.files import parse_yaml
 from erv.settings.overrides import overridden
+from erv.sweep.whole import whole
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -21,7 +23,8 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(?P<low>{_NUMBER}):(?P<high>{_NUMBER})(?P<log>:log)?")
 _WHOLE = re.compile(r"[-+]?\d+")
 _EXPECTED = f"expected NAME=LOW:HIGH, NAME=LOW:HIGH:log or NAME=A,B,..., such as {EXAMPLES[0]}"
-_DIGITS = 6  # of a number that is tried: as many as people can type again
+# Commas within brackets or quotes belong to one choice: [a,b] is a list.
+_CHOICE = re.compile(r"""(?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|'[^']*'|[^,\[{"'])+""")
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Dimension:
         """Overrides that must be possible if all of them are to be: the ends of a range, or every choice."""
         if self.choices:
             return [self.override(choice) for choice in self.choices]
-        ends = (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
+        ends: tuple[float, float] = (int(self.low), int(self.high)) if self.whole else (self.low, self.high)
         return [self.override(end) for end in ends]
 
 
@@ -124,7 +127,7 @@ def parse_dimension(text: str) -> Dimension:
         raise SettingsError(f"{text!r}: {_EXPECTED}")
     found = _RANGE.fullmatch(values.strip())
     if found is None:
-        choices = tuple(dict.fromkeys(part.strip() for part in values.split(",")))
+        choices = _choices(text, values)
         if len(choices) < 2 or not all(choices):
             raise SettingsError(f"{text!r}: one value leaves nothing to choose from; {_EXPECTED}")
         return Dimension(name, ",".join(choices), choices)
@@ -133,8 +136,12 @@ def parse_dimension(text: str) -> Dimension:
         raise SettingsError(f"{text!r}: the first end must be below the second")
     if log and low <= 0:
         raise SettingsError(f"{text!r}: a logarithmic scale has only numbers above 0; raise the first end")
-    whole = all(_WHOLE.fullmatch(found[end]) for end in ("low", "high"))
-    return Dimension(name, values.strip(), low=low, high=high, log=log, whole=whole)
+    only = whole(name)
+    if only and (odd := [found[end] for end in ("low", "high") if not float(found[end]).is_integer()]):
+        raise SettingsError(f"{text!r}: {name} has whole numbers only, and {odd[0]} is none")
+    if only is None:
+        only = all(_WHOLE.fullmatch(found[end]) for end in ("low", "high"))
+    return Dimension(name, values.strip(), low=low, high=high, log=log, whole=only)
 
 
 def parse_space(texts: Sequence[str]) -> Space:
@@ -166,18 +173,41 @@ def read_space(path: Path) -> list[str]:
         ) from None
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from None
+    if isinstance(found, dict):
+        for name, value in found.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                raise SettingsError(
+                    f"{path}: {name} is the number {value} to YAML, which reads 10:40 as one number to the"
+                    f" base 60; write a range in quotes, such as {name}: '10:40'"
+                )
     if not isinstance(found, dict) or not all(isinstance(value, str | list) for value in found.values()):
         raise SettingsError(
             f"{path}: expected for each parameter a line such as `grpo.beta: '0.01:0.2:log'`, or a list"
         )
     return [
-        f"{name}={','.join(map(_written, value)) if isinstance(value, list) else value}"
+        f"{name}={','.join(map(_item, value)) if isinstance(value, list) else value}"
         for name, value in found.items()
     ]
 
 
+def _choices(text: str, values: str) -> tuple[str, ...]:
+    parts = values.split(",") if not re.search(r"""[\[{"']""", values) else _CHOICE.findall(values)
+    if ",".join(parts) != values:  # of `a,[b`, say
+        raise SettingsError(f"{text!r}: a bracket or quote is not closed, or a choice is empty; {_EXPECTED}")
+    return tuple(dict.fromkeys(part.strip() for part in parts))
+
+
+def _item(value: Any) -> str:
+    """A choice of a YAML list; a text that has a comma or bracket in it stays one text."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_item, value))}]"
+    if isinstance(value, str) and re.search(r"""[,\[\]{}"']""", value):
+        return json.dumps(value, ensure_ascii=False)
+    return _written(value)
+
+
 def _written(value: Any) -> str:
-    """A value as an override has it; numbers as short as people can type them again."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+    """A value as an override has it; of a number all digits, so that the very same is tried again."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return repr(value) if isinstance(value, float) else str(value)

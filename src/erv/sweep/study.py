@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 FILE = "study.db"
 RANDOM_FIRST = 5  # trials before the sampler draws conclusions
-_AGAIN, _ERROR = "again", "error"  # attributes: the trial that this one goes on with; why it failed
+# Attributes: the trial that this one goes on with; why it failed; whose values it has, too.
+_AGAIN, _ERROR, _NOTE = "again", "error", "note"
+_LOCKED_SECONDS = 20  # for which the file may be locked by a reader, such as Optuna's dashboard
 
 State = Literal["done", "pruned", "failed", "interrupted", "running", "waiting"]
 
@@ -45,10 +49,10 @@ class Row:
     Attributes:
         number: from 0.
         overrides: its values, as `erv run --set` takes them.
-        state: `interrupted` if another trial went on with it.
+        state: `interrupted` if the sweep ended before it; it goes on with the sweep.
         value: of the metric; for a pruned one the last that was seen.
         step: the step of that, if it was pruned.
-        message: why it failed.
+        message: why it failed, or whose values it has.
     """
 
     number: int
@@ -57,6 +61,10 @@ class Row:
     value: float | None = None
     step: int | None = None
     message: str = ""
+
+
+class StudyAway(OSError):
+    """The file of the study is locked for now."""
 
 
 class Study:
@@ -81,7 +89,9 @@ class Study:
             else optuna.pruners.NopPruner()
         )
         self._study = optuna.create_study(
-            storage=f"sqlite:///{folder / FILE}",
+            storage=optuna.storages.RDBStorage(
+                f"sqlite:///{folder / FILE}", engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}}
+            ),
             study_name=plan.name,
             direction="minimize" if plan.direction == "minimize" else "maximize",
             pruner=pruner,
@@ -118,22 +128,38 @@ class Study:
             return Asked(trial.number, self._space.overrides(trial.params))
 
     def report(self, number: int, value: float, step: int) -> bool:
-        """Notes an intermediate value; returns whether the trial is not worth finishing."""
+        """Notes an intermediate value; returns whether the trial is not worth finishing.
+
+        One that is no finite number isn't noted: what it means is told when the trial ends.
+
+        Raises:
+            StudyAway: the file is locked.
+        """
+        if not math.isfinite(value):
+            return False
         with self._guard, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a step that was reported before
-            self._trials[number].report(value, step)
-            return bool(self._trials[number].should_prune())
+            try:
+                self._trials[number].report(value, step)
+                return bool(self._trials[number].should_prune())
+            except _locked() as error:
+                raise StudyAway(str(error)) from error
 
-    def done(self, number: int, value: float) -> None:
-        """Notes that a trial is finished, and what it is worth."""
+    def done(self, number: int, value: float, note: str = "") -> None:
+        """Notes that a trial is finished, and what it is worth; without a finite value, it has failed."""
+        if not math.isfinite(value):
+            self.failed(number, f"the value is {value}, which can't be compared")
+            return
         with self._guard:
+            self._note(number, note)
             self._study.tell(number, value)
 
-    def pruned(self, number: int) -> None:
+    def pruned(self, number: int, note: str = "") -> None:
         """Notes that a trial was ended."""
         from optuna.trial import TrialState
 
         with self._guard:
+            self._note(number, note)
             self._study.tell(number, state=TrialState.PRUNED)
 
     def failed(self, number: int, message: str) -> None:
@@ -144,9 +170,19 @@ class Study:
             self._trials[number].set_user_attr(_ERROR, message)
             self._study.tell(number, state=TrialState.FAIL)
 
-    def rows(self) -> list[Row]:
-        """What came of each trial, in their order, without those that were interrupted: others went on."""
-        return [self._row(trial) for trial in self._all() if not self._is_left(trial)]
+    def rows(self, *, at_work: bool = True) -> list[Row]:
+        """What came of each trial, in their order, without those that were interrupted: others went on.
+
+        Args:
+            at_work: whether a process works on the sweep. If none does, what was running is interrupted.
+        """
+        found = [self._row(trial) for trial in self._all() if not self._is_left(trial)]
+        if at_work:
+            return found
+        return [
+            dataclasses.replace(row, state="interrupted") if row.state in ("running", "waiting") else row
+            for row in found
+        ]
 
     def best(self) -> Row | None:
         """The finished trial with the best value; None without any."""
@@ -163,6 +199,10 @@ class Study:
     def _all(self) -> Sequence[FrozenTrial]:
         with self._guard:
             return self._study.get_trials(deepcopy=False)
+
+    def _note(self, number: int, note: str) -> None:
+        if note:
+            self._trials[number].set_user_attr(_NOTE, note)
 
     def _is_whole(self, trial: FrozenTrial) -> bool:
         """Whether the trial has all its values; one whose process was killed meanwhile has not."""
@@ -191,7 +231,7 @@ class Study:
             states[trial.state.name],
             value,
             step if trial.state.name == "PRUNED" else None,
-            str(trial.user_attrs.get(_ERROR, "")),
+            str(trial.user_attrs.get(_ERROR) or trial.user_attrs.get(_NOTE, "")),
         )
 
     def _sampler(self, suggested: int) -> BaseSampler:
@@ -201,6 +241,14 @@ class Study:
         if self._plan.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
+
+
+def _locked() -> tuple[type[Exception], ...]:
+    """What Optuna and its storage raise while another process holds the file."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError
+
+    return StorageInternalError, OperationalError
 
 
 def table(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a sweep was begun with is kept, and stays as it is."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from erv.environment import Environment
 from erv.errors import SettingsError, StackError
 from erv.sweep.folder import Folder
-from erv.sweep.plan import check_name, read_plan
+from erv.sweep.plan import check_name, key_of, read_plan
 from tests.unit.sweep.test_study import plan
 
 
@@ -38,10 +39,37 @@ def test_another_wish_under_its_name_is_refused(name: str, value: object, said: 
     assert "give its name alone to go on as it began" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 41, "-a"])
+@pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 41, "-a", "größe", "a\u0663", "a b"])
 def test_names_that_are_no_folders(name: str) -> None:
     with pytest.raises(SettingsError, match="expected at most 40 letters"):
         check_name(name)
+
+
+def test_no_two_names_share_the_key_of_their_tables() -> None:
+    names = ("a-b", "a_b", "A-b", "A_B", "b", "B")
+    assert len({key_of(name) for name in names}) == len(names)
+    assert key_of("a-b") == "sweep-a-b"
+    for name in names:
+        assert re.fullmatch("[a-z0-9-]+", key_of(name))
+
+
+def test_whether_a_process_works_on_it(tmp_path: Path) -> None:
+    folder = Folder(Environment(workspace=tmp_path), "beta")
+    assert not folder.is_held()
+    with Folder(Environment(workspace=tmp_path), "beta").alone():
+        assert folder.is_held()
+    assert not folder.is_held()
+
+
+def test_a_checkout_whose_removal_was_cut_short_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / ".erv").mkdir(parents=True)
+    (checkout / ".erv" / "ready").touch()
+    monkeypatch.setattr("erv.sweep.folder.remove", lambda path: None)
+    assert Folder(Environment(workspace=tmp_path), "beta").discard(checkout)
+    assert not (checkout / ".erv" / "ready").exists()
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:

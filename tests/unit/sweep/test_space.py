@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
 
 from erv.errors import SettingsError
 from erv.files import parse_yaml
@@ -93,7 +94,40 @@ def test_a_file(tmp_path: Path) -> None:
         "grpo.greedy_rollout=true,false",
     ]
     file.write_text("sft.batch_size: 1:20\n")  # which YAML reads as 80
-    with pytest.raises(SettingsError, match="expected for each parameter a line such as"):
+    with pytest.raises(SettingsError, match=r"sft\.batch_size is the number 80 to YAML.*in quotes"):
         read_space(file)
     with pytest.raises(SettingsError, match="can't be read"):
         read_space(tmp_path / "none.yaml")
+
+
+def test_items_of_a_list_in_a_file_stay_what_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "space.yaml"
+    file.write_text(
+        "grpo.max_steps: [null, 2]\ngrpo.beta: [0.123456789, 1.0e-7]\n"
+        "roles.train: [[mafw, dfew], [mafw]]\npolicy.prompt: ['a,b', c]\n"
+    )
+    lines = read_space(file)
+    assert lines[0] == "grpo.max_steps=null,2"
+    assert parse_dimension(lines[1]).choices == ("0.123456789", "1e-07")
+    assert parse_dimension(lines[2]).choices == ("[mafw,dfew]", "[mafw]")
+    assert parse_dimension(lines[3]).choices == ('"a,b"', "c")
+    found = overridden(PARAMETERS, None, ["roles.train=[mafw,dfew]", "grpo.max_steps=null", "grpo.epochs=2"])
+    assert parse_settings(parse_yaml(found.content.encode()), "").roles.train == ("mafw", "dfew")
+    for wrong in ("roles.train=[mafw,[dfew", "roles.train=[mafw],,[dfew]"):
+        with pytest.raises(SettingsError, match=r"not closed, or a choice is empty"):
+            parse_dimension(wrong)
+
+
+def test_ends_of_a_narrow_range_stay_apart() -> None:
+    found = parse_dimension("grpo.beta=0.9999999:1.0")
+    assert found.extremes() == ["grpo.beta=0.9999999", "grpo.beta=1.0"]
+
+
+def test_whole_numbers_are_those_of_the_parameter() -> None:
+    assert parse_dimension("sft.batch_size=1e1:1e2").distribution == IntDistribution(10, 100)
+    assert parse_dimension("sft.batch_size=16:64.0").distribution == IntDistribution(16, 64)
+    assert parse_dimension("grpo.max_steps=40:80").whole
+    assert parse_dimension("grpo.beta=0:1").distribution == FloatDistribution(0.0, 1.0)
+    assert parse_dimension("variants.erv.rewards.explanation=0:1").distribution == FloatDistribution(0.0, 1.0)
+    with pytest.raises(SettingsError, match=r"sft\.batch_size has whole numbers only, and 16\.5 is none"):
+        parse_dimension("sft.batch_size=16.5:64")

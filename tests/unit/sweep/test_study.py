@@ -1,11 +1,14 @@
 """The trials of a sweep: equal suggestions for equal seeds, even after a kill; pruning; counts."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from erv.sweep.command import command
 from erv.sweep.plan import Plan
-from erv.sweep.study import Study, table
+from erv.sweep.study import FILE, Row, Study, StudyAway, table
 
 
 def plan(**changes: object) -> Plan:
@@ -123,3 +126,48 @@ def test_the_best(tmp_path: Path, direction: str, best: int) -> None:
     found = study.best()
     assert found is not None
     assert found.number == best
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_value_that_is_no_number_is_a_failure(tmp_path: Path, value: float) -> None:
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    assert not study.report(one.number, value, 1)
+    study.done(one.number, value)
+    (row,) = study.rows()
+    assert row.state == "failed"
+    assert f"the value is {value}" in row.message
+    assert study.settled() == 1
+    assert study.best() is None
+
+
+def test_nothing_runs_without_a_process(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan())
+    study.ask()
+    assert [row.state for row in study.rows()] == ["running"]
+    assert [row.state for row in study.rows(at_work=False)] == ["interrupted"]
+
+
+def test_a_repeat_says_whose_values_it_has(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan())
+    study.done(study.ask().number, 0.5)
+    study.done(study.ask().number, 0.5, "the same values as trial 0")
+    assert [row["note"] for row in table(study.rows(), "accuracy")] == ["", "the same values as trial 0"]
+
+
+def test_a_locked_file_is_away_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("erv.sweep.study._LOCKED_SECONDS", 0.1)
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    with closing(sqlite3.connect(tmp_path / FILE)) as reader:
+        reader.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StudyAway):
+            study.report(one.number, 0.5, 1)
+    assert not study.report(one.number, 0.5, 1)
+
+
+def test_the_command_for_the_best_is_quoted() -> None:
+    row = Row(0, ("roles.train=[mafw,dfew]", "grpo.beta=0.1"), "done", 0.5)
+    assert command(plan(overrides=("sft.max_steps=4",)), row) == (
+        "erv run grpo@erv --set sft.max_steps=4 --set 'roles.train=[mafw,dfew]' --set grpo.beta=0.1"
+    )
