@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from erv.errors import SettingsError
 from erv.files import write_document
 
 FILE = "extent.json"
@@ -37,14 +38,17 @@ def read_extent(folder: Path, trials: int, at_a_time: int, most_failed: int, pro
         at_a_time: the same.
         most_failed: -1 for the same.
         propose: `yes`, `no`, or empty for the same.
+
+    Raises:
+        SettingsError: what the sweep keeps of it is damaged.
     """
     before = Extent()
     path = folder / FILE
     if path.is_file():
         try:
             before = Extent(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):  # damaged: the usual will do
-            before = Extent()
+        except (ValueError, TypeError):
+            raise SettingsError(f"{path}: damaged; delete it, and say --trials and the like again") from None
     return Extent(
         trials or before.trials,
         at_a_time or before.at_a_time,
