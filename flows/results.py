@@ -27,8 +27,8 @@ from flows.graph import StageReport, is_done
 from flows.summary import flat_metrics
 
 if TYPE_CHECKING:
-    from erv.register.gates import Verdict
     from erv.register.publish import PublishResult
+    from erv.register.verdict import Verdict
 
 
 def link_runs(

@@ -21,10 +21,10 @@ from erv.files import content_digest, sha256_of, write_text
 from erv.register import publish as publishing
 from erv.register.aliases import promote, rollback
 from erv.register.decoding import serving_settings
-from erv.register.gates import LINEAGE, Verdict
 from erv.register.publish import PublishResult, publish
 from erv.register.register import write_candidate
 from erv.register.reign import TAG_PREFIX, reigns
+from erv.register.verdict import LINEAGE, Verdict
 from erv.register.versions import PUBLISH_RUN_TAG, files_uri, versions
 from erv.settings import load_settings
 from erv.storage.store import open_store

@@ -33,10 +33,10 @@ from erv.register.aliases import (
     hand_over,
     make_champion,
 )
-from erv.register.gates import LINEAGE, WITHDRAWN, Verdict
 from erv.register.reign import Reign, now, reigns
 from erv.register.review import review
 from erv.register.turn import registry_turn
+from erv.register.verdict import LINEAGE, WITHDRAWN, Verdict
 from erv.register.versions import CHALLENGER, EXTERNAL_TAG, GATES_TAG
 from erv.settings import Settings, load_settings
 from erv.stack.deployments import Place

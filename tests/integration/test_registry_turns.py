@@ -27,11 +27,11 @@ from erv.lineage.trace import Provenance
 from erv.register import publish as publishing
 from erv.register import versions as registered
 from erv.register.aliases import HISTORY_TAG, GatesUnmetError, promote, rollback
-from erv.register.gates import LINEAGE, Verdict
 from erv.register.register import read_bundle, write_candidate
 from erv.register.reign import reigns
 from erv.register.serving_code import serving_code
 from erv.register.turn import registry_turn
+from erv.register.verdict import LINEAGE, Verdict
 from erv.settings import Settings, load_settings
 from erv.storage.lease import Lease, LeaseHeldError, LeaseLostError, leased
 from erv.storage.store import open_store
@@ -75,7 +75,7 @@ CARDLESS = PUBLISHER.replace(
 )
 PUBLISH_HERE = """
 from erv.environment import isolate, load_environment
-from erv.register.gates import LINEAGE, Verdict
+from erv.register.verdict import LINEAGE, Verdict
 from erv.register.publish import publish
 from erv.settings import load_settings
 environment = load_environment(".")

@@ -11,7 +11,7 @@ from erv.environment import Environment
 from erv.lineage.resolved import resolved_version
 
 if TYPE_CHECKING:
-    from erv.register.gates import Verdict
+    from erv.register.verdict import Verdict
     from erv.settings import Settings
 
 __all__ = ["echo_registry", "expected", "resolved_version", "spoken_gate"]

@@ -17,7 +17,7 @@ from erv.lineage.trace import Provenance
 from erv.parameters import PARAMETERS, as_texts, changes, decides, parse
 from erv.pipeline.graph import FILE as PIPELINE
 from erv.pipeline.lock_file import NAME as LOCK
-from erv.register.gates import CHAMPION
+from erv.register.verdict import CHAMPION
 from erv.register.versions import CHALLENGER, EXTERNAL_TAG, PUBLISH_RUN_TAG
 from erv.settings import Settings
 from erv.tracking import lock_entries

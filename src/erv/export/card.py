@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from erv.register.card import with_verdicts
 from erv.register.fetched import FetchedVersion
-from erv.register.gates import Verdict
 from erv.register.register import EXTERNAL
+from erv.register.verdict import Verdict
 
 
 def model_card(version: FetchedVersion, family: str, verdicts: Sequence[Verdict] | None) -> str:

@@ -23,9 +23,9 @@ from erv.policies.common.arm import stated_arm
 from erv.policies.common.families import family_of, read_config
 from erv.register.external import CARD, SERVING, VERIFIER
 from erv.register.fetched import FetchedVersion
-from erv.register.gates import Verdict
 from erv.register.record import RECORD
 from erv.register.tested import SPACES
+from erv.register.verdict import Verdict
 
 
 def export(version: FetchedVersion, folder: Path, verdicts: Sequence[Verdict] | None = None) -> None:

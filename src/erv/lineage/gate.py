@@ -17,7 +17,7 @@ from erv.lineage.links import Link
 from erv.lineage.model_versions import version_title
 from erv.lineage.node import Node, broken, summary, unverifiable
 from erv.lineage.trace import Provenance
-from erv.register.gates import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
+from erv.register.verdict import CANT_TELL, FAIL, LINEAGE, PASS, Outcome, Verdict
 from erv.settings import Settings
 
 _NAMED, _LONGEST = 2, 400  # links that a verdict names, and characters of each

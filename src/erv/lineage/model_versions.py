@@ -23,7 +23,7 @@ from erv.lineage.published import Published, read_published, read_version
 from erv.lineage.served import Place, bundle_link, served_links
 from erv.lineage.stages import StageTrees
 from erv.pipeline import PipelineError, registered
-from erv.register.gates import read_verdict
+from erv.register.verdict import read_verdict
 from erv.register.versions import (
     CODE_COMMIT_TAG,
     CODE_TAG,

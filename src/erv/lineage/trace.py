@@ -19,7 +19,7 @@ from erv.lineage.runs import Runs, is_flow_run
 from erv.lineage.stages import StageTrees
 from erv.lineage.used import used_nodes
 from erv.pipeline import MANIFESTS
-from erv.register.gates import CHAMPION
+from erv.register.verdict import CHAMPION
 from erv.register.versions import CHALLENGER
 from erv.settings import Settings
 from erv.stack.reach import require

@@ -15,7 +15,7 @@ from erv.lineage.membership import Membership, VersionRoles, clip_name
 from erv.lineage.published import read_published
 from erv.lineage.roles import TESTED
 from erv.lineage.withdrawn import read_ids
-from erv.register.gates import CANT_TELL, FAIL, WITHDRAWN, Verdict
+from erv.register.verdict import CANT_TELL, FAIL, WITHDRAWN, Verdict
 from erv.settings import Settings
 
 LIST = Path("data/withdrawn.txt")

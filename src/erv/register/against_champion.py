@@ -12,19 +12,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from erv.register.gates import (
+from erv.register.gates import NO_CHAMPION, decide_against_champion, undecided
+from erv.register.verdict import (
     CANT_TELL,
     CHAMPION,
     LINEAGE,
-    NO_CHAMPION,
     PASS,
     WITHDRAWN,
     Verdict,
-    decide_against_champion,
     gate_of,
     read_verdict,
     tells_a_verdict,
-    undecided,
 )
 from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
 

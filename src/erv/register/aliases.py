@@ -15,10 +15,10 @@ from erv.errors import RegistryError
 from erv.register import reign
 from erv.register.against_champion import is_traced, objections, unmet, unseen
 from erv.register.explained import explained
-from erv.register.gates import CHAMPION, Verdict, nothing_withdrawn
 from erv.register.news import tell
 from erv.register.reign import Reign, complete, last_noted, note, now, overridden, present_reign
 from erv.register.turn import registry_turn
+from erv.register.verdict import CHAMPION, Verdict, nothing_withdrawn
 from erv.register.versions import get_version, versions
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from erv.register.gates import OPEN, Verdict
+from erv.register.verdict import OPEN, Verdict
 
 _GATES = re.compile(r"(?m)^## Gates\n\n(?P<lines>(?:- .*\n?)*)")
 _UNDECIDED = re.compile(rf"(?m)^- {OPEN}: (?P<gate>.+?)(?:: {OPEN})?(?P<needs>, needs .+)?$")

@@ -24,9 +24,10 @@ from erv.files import sha256_of_file
 from erv.pipeline import in_use, read_lock_entries
 from erv.policies.common.families import family_fault, read_config
 from erv.register.evaluate_stage import METRICS, PREDICTIONS, names_its_policy, run_for
-from erv.register.gates import CHAMPION, content_unknown, measured_otherwise
+from erv.register.gates import content_unknown, measured_otherwise
 from erv.register.record import RECORD, RECORD_TAG
 from erv.register.register import Bundle, read_bundle, write_json
+from erv.register.verdict import CHAMPION
 from erv.register.versions import PATH_TAG
 from erv.settings import Settings
 from erv.tracking.opening import FLOW_VARIABLES, PARENT_VARIABLE, flow_run_id

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from erv.errors import RegistryError
 from erv.files import sha256_of_file
-from erv.register.gates import CANT_TELL, Verdict, judged
+from erv.register.gates import judged
+from erv.register.verdict import CANT_TELL, Verdict
 from erv.settings.register import PREFERENCE
 
 if TYPE_CHECKING:

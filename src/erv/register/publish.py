@@ -25,7 +25,7 @@ from erv.register.against_champion import compared, count_against, kept_verdicts
 from erv.register.aliases import champion_in, champion_of, make_champion
 from erv.register.champion import Opponent, keep_answers, opponent
 from erv.register.explained import explained
-from erv.register.gates import CANT_TELL, CHAMPION, LINEAGE, Verdict, nothing_withdrawn, unopposed
+from erv.register.gates import unopposed
 from erv.register.news import tell
 from erv.register.people import decided_by_people
 from erv.register.register import Bundle, read_bundle
@@ -36,6 +36,7 @@ from erv.register.succession import succession
 from erv.register.turn import registry_turn
 from erv.register.unasked import unasked
 from erv.register.uncommitted import committed_code
+from erv.register.verdict import CANT_TELL, CHAMPION, LINEAGE, Verdict, nothing_withdrawn
 from erv.register.versions import (
     CHALLENGER,
     CODE_COMMIT_TAG,

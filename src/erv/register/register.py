@@ -20,8 +20,9 @@ from typing import Any
 
 from erv.errors import RegistryError
 from erv.files import PICKLES, sha256_of_file, sha256_of_text, whole_folder
-from erv.register.gates import CHAMPION, SCOPE, Verdict, decide, read_verdict, require_test_split
+from erv.register.gates import SCOPE, decide, require_test_split
 from erv.register.tested import store_spaces
+from erv.register.verdict import CHAMPION, Verdict, read_verdict
 from erv.settings import RegisterSettings
 
 MANIFEST = "bundle.json"

@@ -20,11 +20,11 @@ from erv.errors import RegistryError
 from erv.files import content_digest, sha256_of_text
 from erv.register.aliases import hand_over
 from erv.register.card import with_verdicts
-from erv.register.gates import Verdict
 from erv.register.model_content import model_content
 from erv.register.record import RECORD, RECORD_TAG, stored_files, version_record
 from erv.register.register import Bundle
 from erv.register.uncommitted import committed_code
+from erv.register.verdict import Verdict
 from erv.register.versions import (
     CODE_COMMIT_TAG,
     CODE_TAG,

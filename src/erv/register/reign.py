@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-from erv.register.gates import CHAMPION, tells_a_verdict
+from erv.register.verdict import CHAMPION, tells_a_verdict
 from erv.register.versions import CODE_COMMIT_TAG, CODE_TAG, HASH_TAG, versions
 from erv.tracking.patience import repeated
 

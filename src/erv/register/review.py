@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from erv.environment import Environment
 from erv.register.against_champion import is_traced, objections, present_verdicts, unmet
 from erv.register.explained import explained
-from erv.register.gates import Verdict, nothing_withdrawn
 from erv.register.reign import Reign, present_reign
+from erv.register.verdict import Verdict, nothing_withdrawn
 from erv.register.versions import get_version
 from erv.settings import Settings
 from erv.tracking.lock_entries import client_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from erv.register.gates import SERVING_CODE, WITHDRAWN, Verdict, gate_of
 from erv.register.reign import How, Reign
+from erv.register.verdict import SERVING_CODE, WITHDRAWN, Verdict, gate_of
 
 
 def succession(

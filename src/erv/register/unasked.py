@@ -7,8 +7,8 @@ passed.
 
 from __future__ import annotations
 
-from erv.register.gates import CANT_TELL, Verdict, gate_of
 from erv.register.register import Bundle
+from erv.register.verdict import CANT_TELL, Verdict, gate_of
 from erv.settings import Settings
 
 UNASKED = "the candidate was made before params.yaml had this gate; `erv run` decides it"

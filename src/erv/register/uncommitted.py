@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from erv.register import imports
-from erv.register.gates import CANT_TELL, FAIL, SERVING_CODE, Verdict
 from erv.register.head import GitError, Head, read_head
 from erv.register.serving_code import is_data, serving_files
+from erv.register.verdict import CANT_TELL, FAIL, SERVING_CODE, Verdict
 from erv.syntax import what_runs
 
 _NAMED = 3

@@ -11,7 +11,7 @@ from erv.environment import Environment
 from erv.lineage.gate import lineage_verdict
 from erv.lineage.node import Node, broken, unverifiable
 from erv.lineage.stages import StageTrees
-from erv.register.gates import CANT_TELL, FAIL, PASS
+from erv.register.verdict import CANT_TELL, FAIL, PASS
 from tests.support.paths import ROOT
 from tests.unit.pipeline.test_ancestry import data_set, entry, folder
 

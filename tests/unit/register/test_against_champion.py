@@ -17,10 +17,11 @@ from erv.register.against_champion import (
     unmet,
     unseen,
 )
-from erv.register.gates import Verdict, unopposed
+from erv.register.gates import unopposed
 from erv.register.register import Bundle
 from erv.register.reign import NONE, How, Reign
 from erv.register.succession import succession
+from erv.register.verdict import Verdict
 from erv.register.versions import EXTERNAL_TAG, GATES_TAG, HASH_TAG
 from erv.settings import load_settings
 from tests.conftest import ROOT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from erv.register.card import with_verdicts
-from erv.register.gates import Verdict
+from erv.register.verdict import Verdict
 
 DECIDED = Verdict("WAR", minimum=0.5, low=0.7, high=0.8, outcome="pass")
 OPEN = Verdict("WAR", against="champion", minimum=-0.05)

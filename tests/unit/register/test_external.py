@@ -24,9 +24,9 @@ from erv.policies.common.arm import Arm, read_arm, write_arm
 from erv.prompts import DIRECT_BEGINNING
 from erv.register.external import hidden, write_external
 from erv.register.fetched import FetchedVersion
-from erv.register.gates import Verdict
 from erv.register.record import version_record
 from erv.register.register import Bundle
+from erv.register.verdict import Verdict
 from tests.support.tiny_bundle import SERVING, write_models
 
 LIMITS: dict[str, Any] = SERVING["limits"]  # type: ignore[assignment]

@@ -4,14 +4,8 @@ import pytest
 
 from erv.errors import EvaluationError, RegistryError
 from erv.evaluate.compare import compare
-from erv.register.gates import (
-    Verdict,
-    decide,
-    decide_against_champion,
-    judged,
-    read_verdict,
-    require_test_split,
-)
+from erv.register.gates import decide, decide_against_champion, judged, require_test_split
+from erv.register.verdict import Verdict, read_verdict
 from erv.settings import GateSettings
 
 METRICS = {

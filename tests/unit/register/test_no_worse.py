@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from erv.register.gates import FAIL, SERVING_CODE, WITHDRAWN, Verdict
 from erv.register.succession import no_worse
+from erv.register.verdict import FAIL, SERVING_CODE, WITHDRAWN, Verdict
 
 
 @pytest.mark.parametrize("metric", [SERVING_CODE, WITHDRAWN])

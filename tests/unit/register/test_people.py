@@ -12,9 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from erv.errors import RegistryError
-from erv.register.gates import CANT_TELL, FAIL, PASS, decide, gate_of, read_verdict
+from erv.register.gates import decide
 from erv.register.people import decided_by_people
 from erv.register.register import Bundle
+from erv.register.verdict import CANT_TELL, FAIL, PASS, gate_of, read_verdict
 from erv.settings import GateSettings, Settings, load_settings
 
 GATE = GateSettings(metric="preference", against="sft", minimum=0.0, study="pilot")

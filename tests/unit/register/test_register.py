@@ -18,9 +18,10 @@ from erv.files import content_digest, sha256_of_text
 from erv.lineage.model_versions import lock_check
 from erv.pipeline import PipelineError
 from erv.register.aliases import _extended
-from erv.register.gates import Verdict, decide, decide_against_champion, read_verdict
+from erv.register.gates import decide, decide_against_champion
 from erv.register.publish import check_lock
 from erv.register.register import Bundle, read_bundle, write_candidate
+from erv.register.verdict import Verdict, read_verdict
 from erv.settings import GateSettings, RegisterSettings
 from tests.conftest import ROOT
 from tests.support.tiny_bundle import SERVING

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from erv.register.gates import CANT_TELL, Verdict
 from erv.register.publish import PublishResult
 from erv.register.register import Bundle
 from erv.register.unasked import unasked
+from erv.register.verdict import CANT_TELL, Verdict
 from erv.settings import GateSettings, Settings, load_settings
 
 OLD = {"metric": "WAR", "minimum": 0.5}
