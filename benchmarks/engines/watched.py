@@ -17,6 +17,7 @@ import psutil
 _POLL_SECONDS = 0.5
 _DECODER = "erv.media.worker_process"
 _ONE_ENGINE = Path(__file__).with_name("one_engine.py")
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 class EngineError(Exception):
@@ -157,7 +158,8 @@ class Engine:
 
 
 def _environment(source: Path) -> dict[str, str]:
-    path = os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])
+    # Ray looks for the functions of `engines` by name, in processes that start in folders of their own.
+    path = os.pathsep.join([str(source), str(_ROOT), os.environ.get("PYTHONPATH", "")])
     return {**os.environ, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 
 
