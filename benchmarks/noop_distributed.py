@@ -123,11 +123,11 @@ def measured(way: str, command: Sequence[str], worker: Worker) -> tuple[Turn, in
 
 
 def _ended(worker: Worker, before: int) -> str:
-    """What the worker printed of the run; waits until it has seen the end of the run's process."""
+    """What the worker printed of the run; waits until the run's process, its child, has ended."""
     until = time.monotonic() + _END_SECONDS
-    while "exited cleanly" not in (said := worker.text()[before:]) and time.monotonic() < until:
-        time.sleep(0.2)
-    return said
+    while worker.process.children() and time.monotonic() < until:
+        time.sleep(0.1)
+    return worker.text()[before:]
 
 
 def _cpu_of_children() -> float:
@@ -220,7 +220,7 @@ def summary(turns: Sequence[dict[str, Turn]], stages: int, loads: Sequence[float
     return {
         "command": f"python benchmarks/noop_distributed.py --rounds {len(turns)}",
         "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
-        "load": f"{min(loads):.1f} to {max(loads):.1f}, most of it other work that the machine had",
+        "load": f"{min(loads):.1f} to {max(loads):.1f}",
         "placement": placement(),
         "stages": stages,
         "seconds": {way: spread([turn[way].wall for turn in turns]) for way in turns[0]},
