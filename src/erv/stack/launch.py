@@ -48,6 +48,9 @@ SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the summary has the addresses
 }
 
+_ASKS = "PREFECT_WORKER_QUERY_SECONDS"
+_ASKS_SECONDS = "3"  # Prefect's own ten let a run wait for five on average, and each placed stage again
+
 
 def run_flow(
     targets: Sequence[str],
@@ -137,8 +140,7 @@ def serve_shared(pool: str, job_template: Path | None = None) -> NoReturn:
         f" (`prefect work-pool set-concurrency-limit {pool} N` changes that); files are in {home}"
         " (ERV_WORKER_HOME)\n"
     )
-    options = ["--pool", pool, "--type", "process", "--limit", "1"]
-    _become([*_prefect(), "worker", "start", *options], environment)
+    _become_worker(pool, "process", environment, "--limit", "1")
 
 
 def _serve_jobs(environment: Environment, pool: str, job_template: Path) -> NoReturn:
@@ -156,8 +158,8 @@ def _serve_jobs(environment: Environment, pool: str, job_template: Path) -> NoRe
         f"serving work pool {pool}: each stage is a Kubernetes job, made from {job_template}; {limit} at a"
         f" time (`prefect work-pool set-concurrency-limit {pool} N` changes that)\n"
     )
-    options = ["--pool", pool, "--type", pools.KUBERNETES, "--install-policy", "never"]
-    _become([*_prefect(), "worker", "start", *options], environment, **worker_settings(template))
+    options = ["--install-policy", "never"]
+    _become_worker(pool, pools.KUBERNETES, environment, *options, **worker_settings(template))
 
 
 def serve() -> NoReturn:
@@ -174,7 +176,7 @@ def serve() -> NoReturn:
             sys.stderr.write(f"warning: {note}\n")
     # A worker that was killed left its run behind, and the run its slot.
     sys.stderr.write(_call([sys.executable, "-m", "flows.abandoned"], environment))
-    _become([*_prefect(), "worker", "start", "--pool", pool, "--type", "process"], environment)
+    _become_worker(pool, "process", environment)
 
 
 def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting: bool = False) -> None:
@@ -346,6 +348,13 @@ def _call(command: Sequence[str], environment: Environment, **more: str) -> str:
 
 def _prefect() -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt"]
+
+
+def _become_worker(pool: str, kind: str, environment: Environment, *options: str, **more: str) -> NoReturn:
+    """Becomes Prefect's worker; it asks for runs every few seconds, or as often as its variable says."""
+    asks = {_ASKS: os.environ.get(_ASKS, _ASKS_SECONDS)}
+    command = [*_prefect(), "worker", "start", "--pool", pool, "--type", kind, *options]
+    _become(command, environment, **asks, **more)
 
 
 def _become(command: list[str], environment: Environment, **more: str) -> NoReturn:

@@ -1,9 +1,12 @@
-"""A worker for stages of several clones: which names of pools it takes."""
+"""Workers: which names of pools they take, and how often they ask for runs."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from erv.environment import load_environment
 from erv.errors import SettingsError
 from erv.settings.pool_name import check_pool_name
 from erv.stack import launch
@@ -23,3 +26,21 @@ def test_a_pool_that_no_placement_can_name(name: str) -> None:
 def test_names_that_a_placement_can_name() -> None:
     for name in ("gpu", "A100.big_one-2", "a" * 64):
         check_pool_name(name)
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 3.0), ("1.5", 1.5)])
+def test_a_worker_asks_every_three_seconds_or_as_often_as_its_variable_says(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float
+) -> None:
+    """With Prefect's ten seconds, a run without work took five seconds more, and so did each placed stage."""
+    became: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda _path, _command, variables: became.append(variables))
+    monkeypatch.delenv("PREFECT_WORKER_QUERY_SECONDS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", given)
+    launch._become_worker("gpu", "process", load_environment())
+    (variables,) = became
+    monkeypatch.setenv("PREFECT_WORKER_QUERY_SECONDS", variables["PREFECT_WORKER_QUERY_SECONDS"])
+    from prefect.settings import Settings
+
+    assert Settings().worker.query_seconds == seconds
