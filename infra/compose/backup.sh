@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes both databases and the object store into a new folder:
+# Writes both databases, the object store and the versions of the programs into a new folder:
 #   ./backup.sh /srv/backup/monday
 # Nothing writes meanwhile, so that databases and objects are of one moment: worker and servers are stopped, and started again
 # at the end, whatever happens. Let runs end first: one that is under way is stopped, and the next one goes on from there.
@@ -14,6 +14,7 @@ partial="$target.partial"
 [ ! -e "$partial" ] || { echo "error: $partial exists, of a backup that runs or was cut off; remove it first" >&2; exit 1; }
 mkdir -p "$partial"
 cd "$(dirname "${BASH_SOURCE[0]}")"
+. ./versions.sh
 
 again() {
   local code=$?
@@ -25,11 +26,16 @@ trap again EXIT
 
 # As they are: files of a newer version, or another .env, must change nothing before there is a backup.
 docker compose up --detach --wait --no-recreate postgres
+{
+  # Those that wrote the tables; the image may be newer than a container that runs.
+  server_versions exec -T mlflow 2> /dev/null || server_versions run --rm --no-deps -T buckets
+  postgres_version
+} > "$partial/versions"
 docker compose stop worker mlflow prefect-services prefect s3
 for database in mlflow prefect; do
   docker compose exec -T postgres pg_dump --username=postgres --format=custom "$database" > "$partial/$database.dump"
 done
 docker compose run --rm --no-deps -T s3 tar -C /data -cf - . > "$partial/s3.tar"
-(cd "$partial" && sha256sum mlflow.dump prefect.dump s3.tar > SHA256SUMS)
+(cd "$partial" && sha256sum mlflow.dump prefect.dump s3.tar versions > SHA256SUMS)
 mv "$partial" "$target"
 echo "wrote $target"

