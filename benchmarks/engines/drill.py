@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import signal
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ def a_worker(engine: Engine) -> psutil.Process | None:
     return busy[0] if busy and engine.name == "ray-bare" else None
 
 
+_LIMIT_SECONDS = 120.0  # without a fault an engine takes six; one of them tries a clip that crashes for ever
 _CRASH = "clip crashes"
 _FAULTS: dict[str, Choice | None] = {"nothing": None, "decoder killed": a_decoder, "worker killed": a_worker}
 
@@ -121,7 +123,20 @@ def _tried(
     """Extracts all chunks; the first engine's shards, with and without crash, are what others must give."""
     shutil.rmtree(out, ignore_errors=True)
     killer = Killer(engine, out, choose) if choose else None
-    found = engine.extract(0, engine.chunks, out, killer)
+    until = time.monotonic() + _LIMIT_SECONDS
+
+    def meanwhile() -> None:
+        if killer is not None:
+            killer()
+        if time.monotonic() > until:
+            engine.kill()
+
+    try:
+        found = engine.extract(0, engine.chunks, out, meanwhile)
+    except EngineError:
+        if time.monotonic() > until:
+            return {"ended": f"killed, because it had not ended after {_LIMIT_SECONDS:g} s"}
+        raise
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.glob("shard-*"))]
     shutil.rmtree(out)
     if "failed" in found:

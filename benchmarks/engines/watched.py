@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -133,6 +134,12 @@ class Engine:
             listening = [item.laddr.ip for item in connections if item.status == psutil.CONN_LISTEN]
             found |= {address.removeprefix("::ffff:") for address in listening}
         return sorted(found)
+
+    def kill(self) -> None:
+        """Kills it and all that it started; what it was asked for raises EngineError."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def stop(self) -> None:
         """Ends it, and what it left running."""
