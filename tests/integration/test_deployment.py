@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 from typing import Any
 
 import psutil
 import pytest
 
 from erv.environment import Environment, child_environment
+from erv.stack.lost_runs import close_lost
+from erv.stack.pools import pool_of
 from erv.tracking.origin import who
 from tests.conftest import ROOT
 from tests.integration.prefect_api import ask
@@ -87,6 +90,38 @@ def test_the_next_worker_closes_the_run_of_one_that_was_killed(
         following.process.send_signal(signal.SIGINT)
         following.process.wait(30)
         following.end()
+
+
+def test_the_next_worker_closes_a_run_that_was_taken_and_never_began(
+    stack: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It stayed pending and kept the deployment's only slot, so that later runs waited for ever."""
+    scratch = Scratch(tmp_path_factory.mktemp("taken"), stack)
+    shutil.copy(ROOT / "prefect.yaml", scratch.folder)
+    scratch.erv("run", "--deploy", "--replace")
+    deployment = ask(stack, "/deployments/name/train/local")
+    new = f"/deployments/{deployment['id']}/create_flow_run"
+    taken, waits = (ask(stack, new, {})["id"] for _ in range(2))
+    pending = {"state": {"type": "PENDING", "name": "Submitting"}, "force": False}  # as a worker does
+    assert ask(stack, f"/flow_runs/{taken}/set_state", pending)["status"] == "ACCEPT"
+    worker = scratch.start("run", "--worker")
+    try:
+        worker.wait_for("started!", 120)
+        assert f"warning: flow run {taken} is marked as crashed: its worker was killed" in worker.text()
+        found = ask(stack, f"/flow_runs/{taken}")["state"]
+        assert (found["type"], found["message"]) == ("CRASHED", "its worker was killed before it began")
+        worker.wait_for("4 stages: 4 ran", 120)
+        until = time.monotonic() + 60
+        while (state := ask(stack, f"/flow_runs/{waits}")["state_type"]) != "COMPLETED":
+            assert time.monotonic() < until, state
+            time.sleep(0.5)
+        # What a living worker has taken is left to it.
+        ask(stack, f"/flow_runs/{ask(stack, new, {})['id']}/set_state", pending)
+        assert close_lost(stack, pool_of(scratch.folder)) == []
+    finally:
+        worker.process.send_signal(signal.SIGINT)
+        worker.process.wait(30)
+        worker.end()
 
 
 def test_the_deployment_has_the_workers_that_are_asked_for(

@@ -23,6 +23,7 @@ from erv.settings.pool_name import check_pool_name
 from erv.stack import deployments, other_pools, pools
 from erv.stack.deployments import Deployed, listed
 from erv.stack.job_template import read_job_template, worker_settings
+from erv.stack.lost_runs import REASON, close_lost
 from erv.stack.one_origin import check_servers
 from erv.stack.own_code import require_own_code
 from erv.stack.prefect_api import ask
@@ -176,6 +177,8 @@ def serve() -> NoReturn:
             sys.stderr.write(f"warning: {note}\n")
     # A worker that was killed left its run behind, and the run its slot.
     sys.stderr.write(_call([sys.executable, "-m", "flows.abandoned"], environment))
+    for lost in close_lost(environment, pool):
+        sys.stderr.write(f"warning: flow run {lost} is marked as crashed: {REASON}\n")
     _become_worker(pool, "process", environment)
 
 
