@@ -42,6 +42,7 @@ from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away
 from flows.cancellation import Cancellation
 from flows.console import leave_out_empty_failures
+from flows.ending import ending
 from flows.form import Override, StageName, Workers
 from flows.one_trial import Ended, Trials
 from flows.proposal import propose_best
@@ -313,8 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if state.is_completed():
         print(state.result())  # noqa: T201
         return ExitCode.DONE
-    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
-    return _fail(state.message or f"the flow ended as {state.name}", ended)
+    return _fail(*ending(state))
 
 
 def _fail(message: str, code: ExitCode) -> int:
