@@ -76,12 +76,14 @@ class Study:
     Args:
         folder: of the sweep.
         plan: what it was begun with.
+        reads: whether it is only looked at, and nothing made or written.
 
     Raises:
         StudyAway: its file can't be used, as all methods do that need it.
+        KeyError: it is only looked at, and has not begun.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, reads: bool = False) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -95,10 +97,16 @@ class Study:
             else optuna.pruners.NopPruner()
         )
         with self._told():
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{self._file}",
+                engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}},
+                skip_table_creation=reads,
+            )
+            if reads:
+                self._study = optuna.load_study(study_name=plan.name, storage=storage, pruner=pruner)
+                return
             self._study = optuna.create_study(
-                storage=optuna.storages.RDBStorage(
-                    f"sqlite:///{self._file}", engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}}
-                ),
+                storage=storage,
                 study_name=plan.name,
                 direction="minimize" if plan.direction == "minimize" else "maximize",
                 pruner=pruner,
@@ -265,6 +273,24 @@ class Study:
         if self._plan.sampler == "random":
             return optuna.samplers.RandomSampler(seed=seed)
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
+
+
+def read_study(folder: Path, plan: Plan) -> Study | None:
+    """The trials of a sweep, to look at; None if none was begun. Takes no lock, and writes nothing.
+
+    Args:
+        folder: of the sweep.
+        plan: what it was begun with.
+
+    Raises:
+        StudyAway: the file can't be used.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        return Study(folder, plan, reads=True)
+    except KeyError:  # its process ended before the first trial
+        return None
 
 
 def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:

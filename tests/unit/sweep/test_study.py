@@ -9,7 +9,7 @@ import pytest
 from erv.sweep.command import command
 from erv.sweep.errors import SweepError
 from erv.sweep.plan import Plan
-from erv.sweep.study import FILE, Row, Study, StudyAway, table
+from erv.sweep.study import FILE, Row, Study, StudyAway, read_study, table
 
 
 def plan(**changes: object) -> Plan:
@@ -227,6 +227,21 @@ def test_a_file_that_is_damaged_later_is_told_in_a_sentence(tmp_path: Path) -> N
     (tmp_path / FILE).write_bytes(b"nothing" * 1000)
     with pytest.raises(SweepError, match=f"{FILE}: .* and that trial 0 is worth 0.5 isn't noted yet"):
         study.done(one.number, 0.5)
+
+
+def test_who_looks_makes_and_writes_nothing(tmp_path: Path) -> None:
+    assert read_study(tmp_path, plan()) is None
+    assert list(tmp_path.iterdir()) == []
+    study = Study(tmp_path, plan())
+    study.done(study.ask().number, 0.5)
+    before = (tmp_path / FILE).read_bytes()
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")  # which lets others read, and nobody else write
+        seen = read_study(tmp_path, plan())
+        assert seen is not None
+        assert seen.rows() == study.rows()
+    assert (tmp_path / FILE).read_bytes() == before
+    assert read_study(tmp_path, plan(name="other")) is None
 
 
 def test_the_command_for_the_best_is_quoted() -> None:
