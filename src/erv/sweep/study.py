@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ RANDOM_FIRST = 5  # trials before the sampler draws conclusions
 # Attributes: the trial that this one goes on with; why it failed; whose values it has, too.
 _AGAIN, _ERROR, _NOTE = "again", "error", "note"
 _LOCKED_SECONDS = 20  # for which the file may be locked by a reader, such as Optuna's dashboard
+# For which intermediate values don't wait for it again: who watches a trial also reads what it prints.
+_PAUSE_SECONDS = 60
 
 State = Literal["done", "pruned", "failed", "interrupted", "running", "waiting"]
 
@@ -91,6 +94,7 @@ class Study:
         self._plan, self._space, self._file = plan, plan.dimensions, folder / FILE
         self._guard = threading.RLock()
         self._trials: dict[int, Trial] = {}
+        self._away: tuple[float, StudyAway] | None = None
         pruner = (
             optuna.pruners.MedianPruner(n_startup_trials=plan.prune_after)
             if plan.prune
@@ -152,11 +156,13 @@ class Study:
         One that is no finite number isn't noted: what it means is told when the trial ends.
 
         Raises:
-            StudyAway: the file can't be used now.
+            StudyAway: the file can't be used now, or could not be used a moment ago.
         """
         if not math.isfinite(value):
             return False
         with self._told(), warnings.catch_warnings():
+            if self._away is not None and time.monotonic() - self._away[0] < _PAUSE_SECONDS:
+                raise self._away[1]
             warnings.simplefilter("ignore")  # of a step that was reported before
             self._trials[number].report(value, step)
             return bool(self._trials[number].should_prune())
@@ -230,7 +236,9 @@ class Study:
             try:
                 yield
             except (StorageInternalError, SQLAlchemyError) as error:
-                raise StudyAway(_sentence(self._file, error, lost, self._plan.name)) from error
+                away = StudyAway(_sentence(self._file, error, lost, self._plan.name))
+                self._away = time.monotonic(), away
+                raise away from error
 
     def _note(self, number: int, note: str) -> None:
         if note:

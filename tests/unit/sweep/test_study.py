@@ -164,6 +164,11 @@ def test_a_locked_file_is_away_for_now(tmp_path: Path, monkeypatch: pytest.Monke
         reader.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StudyAway):
             study.report(one.number, 0.5, 1)
+        monkeypatch.setattr(study._trials[one.number], "report", lambda *_: pytest.fail("it waits again"))
+        with pytest.raises(StudyAway):  # in which time nobody would read what the trial prints
+            study.report(one.number, 0.5, 1)
+    monkeypatch.undo()
+    monkeypatch.setattr("erv.sweep.study._PAUSE_SECONDS", 0)
     assert not study.report(one.number, 0.5, 1)
 
 
