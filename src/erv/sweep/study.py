@@ -94,7 +94,7 @@ class Study:
         self._plan, self._space, self._file = plan, plan.dimensions, folder / FILE
         self._guard = threading.RLock()
         self._trials: dict[int, Trial] = {}
-        self._away: tuple[float, StudyAway] | None = None
+        self._away: tuple[float, str] | None = None
         pruner = (
             optuna.pruners.MedianPruner(n_startup_trials=plan.prune_after)
             if plan.prune
@@ -162,7 +162,7 @@ class Study:
             return False
         with self._told(), warnings.catch_warnings():
             if self._away is not None and time.monotonic() - self._away[0] < _PAUSE_SECONDS:
-                raise self._away[1]
+                raise StudyAway(self._away[1])
             warnings.simplefilter("ignore")  # of a step that was reported before
             self._trials[number].report(value, step)
             return bool(self._trials[number].should_prune())
@@ -236,9 +236,9 @@ class Study:
             try:
                 yield
             except (StorageInternalError, SQLAlchemyError) as error:
-                away = StudyAway(_sentence(self._file, error, lost, self._plan.name))
-                self._away = time.monotonic(), away
-                raise away from error
+                said = _sentence(self._file, error, lost, self._plan.name)
+                self._away = time.monotonic(), said
+                raise StudyAway(said) from error
 
     def _note(self, number: int, note: str) -> None:
         if note:
