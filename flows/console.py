@@ -6,6 +6,8 @@ import logging
 
 from prefect.exceptions import CancelledRun, FailedRun
 
+from erv.errors import ErvError
+
 INTERRUPTED = "interrupted; finished work is kept, run it again to resume"
 PRINTED = {"erv_printed": True}  # `extra` of a record that the command prints by itself
 
@@ -39,7 +41,7 @@ def _not_printed(record: logging.LogRecord) -> bool:
 
 
 def _no_ended_run(record: logging.LogRecord) -> bool:
-    return record.exc_info is None or not isinstance(record.exc_info[1], FailedRun | CancelledRun)
+    return record.exc_info is None or not isinstance(record.exc_info[1], FailedRun | CancelledRun | ErvError)
 
 
 def _has_its_exception(record: logging.LogRecord) -> bool:

@@ -28,7 +28,7 @@ from erv.stack.outages import through_outages
 from erv.sweep import tracked
 from erv.sweep.begin import Begun
 from erv.sweep.measures import curve_of, read_curve
-from erv.sweep.study import Asked, Study
+from erv.sweep.study import Asked, Study, StudyAway
 from erv.tracking import lock_entries
 from erv.tracking.opening import PARENT_VARIABLE
 from flows.trial import PROCESS, RESULT
@@ -311,7 +311,7 @@ class _Watch:
         if now - self._looked < _LOOK_SECONDS or self.behind is not None:
             return
         self._looked = now
-        with suppress(OSError):
+        with suppress(OSError, StudyAway):
             self._look()
 
     def _look(self) -> None:

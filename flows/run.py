@@ -23,6 +23,7 @@ from erv.remote.placement import places, read_placement
 from erv.stack.reach import require, unreachable
 from erv.tracking.origin import who
 from flows import console
+from flows.ending import ending
 from flows.team import model_here, run_by, tag_of
 from flows.train import WORKERS, train
 from flows.wanted import Wanted
@@ -85,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.require_gates and not summary.gates_passed:
             return _fail("not every gate is passed, or no version was registered", ExitCode.UNMET)
         return ExitCode.DONE
-    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
-    return _fail(state.message or f"the flow ended as {state.name}", ended)
+    return _fail(*ending(state))
 
 
 def _fail(message: str, code: ExitCode = ExitCode.ERROR) -> int:

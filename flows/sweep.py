@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -34,7 +35,7 @@ from erv.sweep.errors import SweepError
 from erv.sweep.extent import Extent, read_extent, save_extent
 from erv.sweep.folder import Folder
 from erv.sweep.space import EXAMPLES, FORM
-from erv.sweep.study import Asked, Row, Study
+from erv.sweep.study import Asked, Row, Study, StudyAway
 from erv.sweep.tracked import SweepRun
 from erv.tracking.origin import who
 from flows import console
@@ -42,6 +43,7 @@ from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away
 from flows.cancellation import Cancellation
 from flows.console import leave_out_empty_failures
+from flows.ending import ending
 from flows.form import Override, StageName, Workers
 from flows.one_trial import Ended, Trials
 from flows.proposal import propose_best
@@ -180,6 +182,7 @@ class Sweep:
         Raises:
             StageCancelledError: the sweep was cancelled; it goes on where it was.
             SweepError: too many trials failed, or none was finished.
+            StudyAway: the file of the trials can't be used; what isn't in it is told.
         """
         leave_out_empty_failures()
         logger = get_run_logger()
@@ -187,11 +190,15 @@ class Sweep:
             logger.info("trial %d was interrupted; it goes on", number)
         try:
             self._run_all(extent)
+        except StudyAway:
+            self._ending.set()  # nothing that the others find could be noted: they go on later, too
+            raise
         finally:
-            rows = self._study.rows()
-            self._run.tell_trials(rows, self._trials.attempts)
-            with prefect_may_be_away("the table of trials"):
-                show(self._study.rows(at_work=False), self._begun.plan)
+            with suppress(StudyAway):  # it has ended the sweep, or does so below
+                self._run.tell_trials(self._study.rows(), self._trials.attempts)
+                with prefect_may_be_away("the table of trials"):
+                    show(self._study.rows(at_work=False), self._begun.plan)
+        rows = self._study.rows()
         if self._cancellation.asked():
             raise StageCancelledError(
                 f"cancelled; `erv sweep run {self._begun.plan.name}` goes on with it, finished trials stay"
@@ -313,8 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if state.is_completed():
         print(state.result())  # noqa: T201
         return ExitCode.DONE
-    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
-    return _fail(state.message or f"the flow ended as {state.name}", ended)
+    return _fail(*ending(state))
 
 
 def _fail(message: str, code: ExitCode) -> int:

@@ -17,13 +17,9 @@ from prefect import flow
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from erv import pipeline
-from erv.doctor import preflight
-from erv.environment import isolate, load_environment
-from erv.parameters import parse, read
+from erv.environment import load_environment
 from erv.remote.placement import read_placement
-from erv.stack.dvc_remote import write_dvc_remote
-from erv.tracking.description import NOTE_TAG, describe
+from erv.tracking.description import NOTE_TAG
 from erv.tracking.origin import who
 from flows import console, origin
 from flows.artifacts import (
@@ -35,6 +31,7 @@ from flows.artifacts import (
     show_data_docs,
     show_links,
 )
+from flows.beginning import beginning
 from flows.cancellation import Cancellation
 from flows.drift import tell_drift
 from flows.form import Override, PlacedStage, ProfileName, StageName, StageNames, Workers
@@ -43,7 +40,7 @@ from flows.graph import is_done
 from flows.meanwhile import meanwhile
 from flows.parent_run import parent_run
 from flows.results import includes, link_runs, publish_candidate, since_before, store_outputs
-from flows.stages import Placement, ask_unchanged, bring_up_to_date, raise_for
+from flows.stages import bring_up_to_date, raise_for
 from flows.summary import (
     KEPT_REPORT,
     REPORT,
@@ -130,44 +127,23 @@ def run_pipeline(
         ErvError: as the checks, a stage or the publication says.
     """
     logger = get_run_logger()
-    environment = load_environment()
-    isolate(environment)
-    repaired = pipeline.repair_lock()
-    if repaired is not None:
-        logger.warning("%s", repaired)
-    logger.info("reading pipeline and pins, and checking settings, judges, disk and servers")
-    everything = pipeline.read_stages()
-    needed = wanted.needed(everything)
-    settings = preflight.check(environment, needed, placement)
-    moved = pipeline.set_aside(everything, pipeline.read_lock_entries())
-    if moved:
-        logger.warning(
-            "set aside what no stage of dvc.yaml writes any more: %s; the cache still has the outputs of a"
-            " stage that is asked for again",
-            ", ".join(map(str, moved)),
-        )
-    # DVC reads its remote from a file: what ERV_S3_* says now counts for it too.
-    write_dvc_remote(environment)
-    forced = wanted.forced(everything)
-    logger.info("asking DVC which stages are up to date")
-    unchanged = ask_unchanged(environment, needed, forced, cancellation)
-    stages = wanted.to_run(needed, unchanged)
+    begun = beginning(wanted, cancellation, placement)
+    environment, settings, stages = begun.environment, begun.settings, begun.stages
     logger.info("%s", how_many(len(stages), workers))
-
-    described = describe(
-        environment,
-        parse(read(environment.workspace)),
-        candidate=settings.register_.policy,
-        model=settings.register_.model_name,
-        targets=wanted.names,
-        started_by=origin.started_by(),
-    )
-    where = Placement.of(environment, settings.machine, everything, stages, unchanged)
+    described = begun.described
     described.tags.update(given.tags)
     with parent_run(environment, flow_run_id, described) as parent:
         given.keep()
         reports = bring_up_to_date(
-            environment, stages, where, unchanged, forced, workers, flow_run_id, parent, cancellation
+            environment,
+            stages,
+            begun.placement,
+            begun.unchanged,
+            begun.forced,
+            workers,
+            flow_run_id,
+            parent,
+            cancellation,
         )
         if not all(map(is_done, reports)):  # else the summary has it
             logger.info("stages:\n%s", stage_table(reports))

@@ -20,21 +20,18 @@ from prefect import flow, tags
 from prefect.logging import get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from erv import pipeline
-from erv.doctor import preflight
-from erv.environment import isolate, load_environment
 from erv.errors import ErvError, ExitCode
 from erv.files import write_document
-from erv.parameters import parse, read
-from erv.stack.dvc_remote import write_dvc_remote
 from erv.sweep.tracked import SWEEP_TAG, TRIAL_TAG, sweep_tags
-from erv.tracking.description import TRIAL, describe
-from flows import console, origin
+from erv.tracking.description import TRIAL
+from flows import console
+from flows.beginning import beginning
 from flows.cancellation import Cancellation
+from flows.ending import ending
 from flows.graph import StageReport, is_done
 from flows.parent_run import parent_run
 from flows.results import link_runs
-from flows.stages import Placement, ask_unchanged, bring_up_to_date, raise_for
+from flows.stages import bring_up_to_date, raise_for
 from flows.wanted import Wanted
 from flows.workspace import in_workspace
 
@@ -68,40 +65,25 @@ def trial(sweep: str, number: str, stage: str, force: bool = False, workers: int
 
 def _run(flow_run_id: UUID, wanted: Wanted, workers: int, cancellation: Cancellation) -> None:
     logger = get_run_logger()
-    environment = load_environment()
-    isolate(environment)
-    pipeline.repair_lock()
-    everything = pipeline.read_stages()
-    needed = wanted.needed(everything)
-    settings = preflight.check(environment, needed)
-    write_dvc_remote(environment)
-    forced = wanted.forced(everything)
-    unchanged = ask_unchanged(environment, needed, forced, cancellation)
-    described = describe(
-        environment,
-        parse(read(environment.workspace)),
-        candidate=settings.register_.policy,
-        model=settings.register_.model_name,
-        targets=wanted.names,
-        started_by=origin.started_by(),
-    )
-    placement = Placement.of(environment, settings.machine, everything, needed, unchanged)
+    begun = beginning(wanted, cancellation)
     of = sweep_tags()
     name = f"{of.get(SWEEP_TAG, 'sweep')} · trial {of.get(TRIAL_TAG, '')}"
-    with parent_run(environment, flow_run_id, described, stage="trial", kind=TRIAL, name=name) as parent:
+    with parent_run(
+        begun.environment, flow_run_id, begun.described, stage="trial", kind=TRIAL, name=name
+    ) as parent:
         reports = bring_up_to_date(
-            environment,
-            needed,
-            placement,
-            unchanged,
-            forced,
+            begun.environment,
+            begun.stages,
+            begun.placement,
+            begun.unchanged,
+            begun.forced,
             workers,
             flow_run_id,
             parent,
             cancellation,
             sweeping=True,
         )
-        runs = link_runs(environment, parent, reports)
+        runs = link_runs(begun.environment, parent, reports)
         raise_for(reports, {}, cancellation)
         write_document({"runs": runs, "outcomes": _outcomes(reports)}, RESULT)
     logger.info("%s", ", ".join(f"{name} {outcome}" for name, outcome in _outcomes(reports).items()))
@@ -135,8 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(console.INTERRUPTED, ExitCode.CANCELLED)
     if state.is_completed():
         return ExitCode.DONE
-    ended = ExitCode.CANCELLED if state.is_cancelled() else ExitCode.ERROR
-    return _fail(state.message or f"the flow ended as {state.name}", ended)
+    return _fail(*ending(state))
 
 
 def _interrupt(_signum: int, _frame: FrameType | None) -> None:

@@ -48,4 +48,4 @@ def in_workspace(work: Callable[[UUID, Cancellation], Any], *, alone: bool = Tru
             raise  # somebody stopped the worker, who need not be the one who waits for the run
         return Cancelled(message=console.INTERRUPTED)
     except ErvError as error:
-        return Failed(message=str(error))
+        return Failed(message=str(error), data=error)  # `flows.ending` tells its exit code

@@ -56,6 +56,11 @@ EXIT_CODES = (
     Ending(ExitCode.DONE, "erv lineage --withdrawn", "no version is recorded to have used any of the clips"),
     Ending(ExitCode.ERROR, "", "an error, told in a sentence"),
     Ending(ExitCode.ERROR, "erv run", "a stage failed"),
+    Ending(
+        ExitCode.ERROR,
+        "erv sweep run",
+        "too many trials failed, none was finished, or the best can't be proposed",
+    ),
     Ending(ExitCode.ERROR, "erv explain", "a clip can't be answered; the others are"),
     Ending(ExitCode.ERROR, "erv doctor", "something required is missing or wrong, settings too"),
     Ending(
@@ -92,6 +97,7 @@ EXIT_CODES = (
         "nothing is broken, but something can't be checked from here",
     ),
     Ending(ExitCode.CANCELLED, "erv run", "cancelled"),
+    Ending(ExitCode.CANCELLED, "erv sweep run", "cancelled; it goes on by its name"),
 )
 
 

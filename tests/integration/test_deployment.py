@@ -35,7 +35,8 @@ def test_a_deployed_flow_runs_through_a_worker(
         assert result.returncode == 0, result.stdout + worker.text()
         assert "4 stages: 4 ran" in worker.text()
         # By this tag, the automations of `flows.notices` know whose failure it is.
-        (deployment,) = ask(stack, "/deployments/filter", {"flows": {"name": {"any_": ["train"]}}})
+        named = {"flows": {"name": {"any_": ["train"]}}, "deployments": {"name": {"any_": ["local"]}}}
+        (deployment,) = ask(stack, "/deployments/filter", named)
         assert deployment["tags"] == ["erv-model:emotion-policy", f"erv-deployed-by:{who(scratch.folder)}"]
         ran = {"deployments": {"id": {"any_": [deployment["id"]]}}}
         (run,) = ask(stack, "/flow_runs/filter", ran)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from erv.cli import main
 from erv.environment import Environment
@@ -20,7 +21,14 @@ from erv.evaluate.evaluate import write_predictions
 from erv.results.gather import Gathered, gather
 from erv.results.page import write
 from erv.results.result import Result
-from erv.tracking.lock_entries import ENTRY_TAG, LOCK_ARTIFACT_FOLDER, PARENT_TAG, entry_hash, server_of
+from erv.tracking.lock_entries import (
+    ENTRY_TAG,
+    LOCK_ARTIFACT_FOLDER,
+    PARENT_TAG,
+    entry_hash,
+    run_tag,
+    server_of,
+)
 from erv.tracking.outbox import now_ms
 from erv.tracking.rest import Metric
 from tests.support.reports import predictions_of
@@ -237,6 +245,32 @@ def test_any_model_that_was_evaluated_is_a_row(environment: Environment) -> None
     assert result.get("grpo.beta") == "unknown"
     assert result.record["policy hash"] == "d" * 64
     assert own(gather(environment)) == []  # the lock is there for the clips
+
+
+def test_many_runs_are_asked_for_in_pages_and_not_one_by_one(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each flow without its lock, metrics and the run of its evaluation were asked for one by one."""
+    server = Server(environment)
+    for number in range(7):
+        tags = {"erv.stage": "evaluate", ENTRY_TAG: f"{number:064x}"}
+        evaluated = server.run("evaluate@erv", tags)
+        named = {"erv.kind": "flow", run_tag("evaluate@erv"): evaluated}
+        server.run("erv", named, metrics={"erv/mafw/WAR": number / 10})
+    monkeypatch.setattr("erv.tracking.rest._PAGE", 3)
+    asked, request = [], requests.Session.request
+
+    def counted(self: requests.Session, method: str, url: str, **given: Any) -> requests.Response:
+        asked.append(url.partition("/mlflow/")[2])
+        return request(self, method, url, **given)
+
+    monkeypatch.setattr(requests.Session, "request", counted)
+    results = own(gather(environment))
+    assert sorted(result.figures["WAR"].value or 0.0 for result in results) == [n / 10 for n in range(7)]
+    assert {result.record["lock entry"] for result in results} == {f"{n:064x}" for n in range(7)}
+    assert asked.count("runs/get") == 0
+    assert asked.count("runs/search") >= 2 * 3, "in pages"
+    assert asked.count("artifacts/list") == 7, "whether a flow has its lock"
 
 
 def test_without_mlflow_the_workspace_is_shown_and_the_outage_told(environment: Environment) -> None:

@@ -83,7 +83,7 @@ def test_a_wrong_one_is_refused_before_anything_starts(
 def test_parameters_are_put_back_if_no_stage_began(scratch: Scratch) -> None:
     before = (scratch.folder / "params.yaml").read_bytes()
     refused = scratch.erv("run", "--profile", "tiny", "--set", "seed=9", "nosuch", check=False)
-    assert refused.returncode == 1
+    assert refused.returncode == 2
     assert "no stage 'nosuch' in dvc.yaml" in refused.stderr
     assert "no stage began, so params.yaml is as before" in refused.stderr + refused.stdout
     assert (scratch.folder / "params.yaml").read_bytes() == before

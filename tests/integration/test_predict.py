@@ -131,7 +131,7 @@ def test_data_set_and_subtitle_reach_the_question(clips: Path, tmp_path: Path) -
     version = FetchedVersion("tiny", "1", "a" * 64, "b" * 64, tmp_path / "model", bundle, {})
     listing, output = list_clips(clips), tmp_path / "answers.parquet"
     assert predict(version, listing, output, tmp_path / "kept") == Predicted(2, 2, 0)
-    assert "name one of them in the column dataset" in str(rows(output)["b.mp4"]["error"])
+    assert "name one of them in the field dataset" in str(rows(output)["b.mp4"]["error"])
     first, second = listing.clips
     known = (
         replace(first, dataset="dfew", subtitle="You came!"),

@@ -394,7 +394,7 @@ def test_numbers_alone_or_no_rows_are_answered(server: Server) -> None:
 
 @pytest.mark.parametrize("name", [7, None, ""])
 def test_a_row_without_a_name_says_so(server: Server, name: Any) -> None:
-    assert server.error(name).startswith("neither name nor content; the column clip holds paths")
+    assert server.error(name).startswith("neither name nor content; the field clip holds paths")
 
 
 def test_a_request_that_is_too_large_is_refused(server: Server) -> None:

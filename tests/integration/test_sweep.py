@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
 import uuid
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +190,31 @@ def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) 
     starts = [int(line.rpartition(" ")[2]) for line in clone.attempts()]
     assert starts[:2] == [0, 0]
     assert all(step >= 1 for step in starts[2:])
+
+
+def test_a_locked_study_ends_it_with_one_sentence_and_loses_nothing(clone: SweepClone) -> None:
+    command = ("sweep", "run", "locked", *OVER, *SEED, "--no-propose", "--trials", "2")
+    running = clone.start(*command, "--at-a-time", "2")
+    running.wait_for("[trial 0] [sft] INFO step 9", 180)
+    study = clone.folder / ".erv/sweeps/locked/study.db"
+    with closing(sqlite3.connect(study, timeout=60)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert running.process.wait(200) == 1, running.text()
+    running.end()
+    (said,) = [line for line in running.text().splitlines() if line.startswith("error: ")]
+    assert said.startswith(f"error: {study}: database is locked, and that trial ")
+    assert "isn't noted yet; close what else uses the file, or restore it, and `erv sweep run locked`" in said
+    assert {run.info.status for run in tracked(clone)["sweep"]} == {"FAILED"}
+    wait_until(lambda: not clone.processes_below(), 10)
+    assert {row["state"] for row in clone.table("locked")} == {"interrupted"}
+    before = clone.attempts()
+    clone.erv("sweep", "run", "locked")
+    rows = {size_of(row): (row["state"], row["loss"]) for row in clone.table("locked")}
+    assert rows == {16: ("done", "1.6"), 9: ("done", "0.9")}
+    finished = int(said.partition("is worth ")[2].split(" ")[0].replace(".", ""))
+    again = [line.split(" from ") for line in clone.attempts()[len(before) :]]
+    assert str(finished) not in [size for size, _ in again], "DVC's cache has what it trained"
+    assert all(int(step) >= 1 for _, step in again), "the other goes on from a checkpoint"
 
 
 def test_what_trials_need_must_be_up_to_date(stack: Environment, tmp_path: Path) -> None:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from prefect.states import Cancelled, Failed
 
 from erv.cli import command, main
-from erv.errors import EXIT_CODES, ExitCode, SettingsError
+from erv.errors import EXIT_CODES, DataError, ExitCode, SettingsError
 from erv.pipeline import StageCancelledError
+from flows.ending import ending
 from tests.support.paths import ROOT
 
 ENDS = {"exit", "SystemExit", "Exit"}
@@ -95,3 +97,21 @@ def test_wrong_settings_end_commands_as_the_table_says(
     assert ended.value.code == line.code
     said = capsys.readouterr()
     assert fault in said.err + said.out
+
+
+def test_a_fault_ends_a_flow_with_the_code_that_it_has_before_one() -> None:
+    """`erv sweep run` and `erv run` ended with 1 for a wrong parameter that only the flow looked at."""
+    ends = {
+        SettingsError("seed: expected 0 or more"): ExitCode.USAGE,
+        DataError("clip 7 is broken"): ExitCode.ERROR,
+        ValueError("a bug"): ExitCode.ERROR,
+    }
+    for error, code in ends.items():
+        assert ending(Failed(message=str(error), data=error)) == (str(error), code)
+    assert ending(Failed(name="Lost")) == ("the flow ended as Lost", ExitCode.ERROR)
+    assert ending(Cancelled(message="cancelled")) == ("cancelled", ExitCode.CANCELLED)
+
+
+@pytest.mark.parametrize("name", ["run", "trial", "sweep"])
+def test_all_flows_of_a_terminal_end_the_same_way(name: str) -> None:
+    assert "_fail(*ending(state))" in (ROOT / f"flows/{name}.py").read_text(encoding="utf-8")

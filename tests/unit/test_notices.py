@@ -18,6 +18,7 @@ from prefect.exceptions import FailedRun
 from prefect.logging.loggers import flow_run_logger
 
 from erv.environment import Environment
+from erv.errors import SettingsError
 from erv.stack.deployments import Deployed, Place
 from erv.stack.takeover import Takeover, takeovers
 from flows import console, notices
@@ -106,6 +107,7 @@ def test_a_worker_prints_no_traceback_of_a_failed_state(prefect_log: pytest.LogC
 
     console.leave_out_tracebacks_of_ended_runs()
     engine(FailedRun("no stage 'reprot' in dvc.yaml"))
+    engine(SettingsError("seed: expected 0 or more"))  # which a state of `flows.workspace` carries
     assert prefect_log.text == ""
     engine(ValueError("a bug"))
     for said in ("Engine execution exited", "exited with unexpected exception", "ValueError: a bug"):

@@ -22,7 +22,7 @@ from erv.errors import DataError, RegistryError, StorageError
 logger = logging.getLogger(__name__)
 
 ROOT_VARIABLE = "ERV_SERVE_ROOT"
-INPUTS = ("clip", "content", "dataset", "subtitle")  # columns of a request, in the order of `ClipInput`
+INPUTS = ("clip", "content", "dataset", "subtitle")  # fields of a request, in the order of `ClipInput`
 MAX_CLIPS = 64  # in a request; they are in memory together
 CLIP_MEMORY_MB = 2000  # what decoding a clip may take
 MAX_FETCHED_MB = 256  # of a clip that comes from S3; all of a request are on disk together
@@ -30,8 +30,8 @@ LONGEST_NAME = 1024
 _S3 = "s3://"
 _SCHEME = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://|data:[^,]*,")
 _DATA_URI = re.compile(r"data:[^,]*,", re.IGNORECASE)
-_NAME = "send the file in the column content, or name it by its path, a file:// or an s3:// URI"
-_SEND = "the column clip holds paths and URIs of files; send the file itself in the column content"
+_NAME = "send the file in the field content, or name it by its path, a file:// or an s3:// URI"
+_SEND = "the field clip holds paths and URIs of files; send the file itself in the field content"
 
 
 class ClipError(DataError):
@@ -96,8 +96,8 @@ class ServedClips:
         name = asked.name
         if not isinstance(name, str) or not name:
             raise ClipError(
-                "neither name nor content; the column clip holds paths below the served folder or URIs, the"
-                " column content files in base64"
+                "neither name nor content; the field clip holds paths below the served folder or URIs, the"
+                " field content files in base64"
             )
         if (scheme := _SCHEME.match(name)) and scheme["scheme"] not in ("s3", "file"):
             raise ClipError(

@@ -58,13 +58,13 @@ class Question:
         if dataset is None and len(tested) > 1:
             raise DataError(
                 "the question of this version lists the emotions of a data set, and it was tested with"
-                f" {', '.join(tested)}; name one of them in the column dataset"
+                f" {', '.join(tested)}; name one of them in the field dataset"
             )
         chosen = tested[0] if dataset is None else dataset
         if not isinstance(chosen, str) or chosen not in tested:  # a cell may be anything, an array too
             raise DataError(
                 "the question of this version lists the emotions of a data set, and it was tested with"
-                f" {', '.join(tested)}, not with {str(dataset)[:50]!r}; name one of those in the column"
+                f" {', '.join(tested)}, not with {str(dataset)[:50]!r}; name one of those in the field"
                 " dataset"
             )
         return LabelSpace.load(self._spaces[chosen]).names
@@ -92,7 +92,7 @@ def is_whole(text: str) -> bool:
 
 def _said(subtitle: Any) -> str | None:
     if subtitle is not None and not isinstance(subtitle, str):
-        raise DataError("the subtitle is not a text; the column subtitle holds what is said in the clip")
+        raise DataError("the subtitle is not a text; the field subtitle holds what is said in the clip")
     if subtitle is not None and len(subtitle) > LONGEST_SUBTITLE:
         raise DataError(f"the subtitle is longer than {LONGEST_SUBTITLE} characters; shorten it")
     if subtitle is not None and not is_whole(subtitle):

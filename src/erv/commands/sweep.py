@@ -138,7 +138,7 @@ def table(name: str | None) -> None:
     from erv.evaluate.compare import format_table
     from erv.sweep.command import command as command_of
     from erv.sweep.folder import begun, sweeps
-    from erv.sweep.study import Study
+    from erv.sweep.study import read_study
     from erv.sweep.study import table as rows_of
 
     environment = load_environment()
@@ -146,13 +146,13 @@ def table(name: str | None) -> None:
         click.echo("\n".join(sweeps(environment)) or "no sweep was begun in this clone")
         return
     folder, plan = begun(environment, name)
-    study = Study(folder.path, plan)
-    best = study.best()
+    study = read_study(folder.path, plan)
     click.echo(f"sweep {name}: {plan.metric} of {plan.stage} on validation clips, {plan.direction}d")
-    rows = study.rows(at_work=folder.is_held())
-    if not rows:
+    rows = [] if study is None else study.rows(at_work=folder.is_held())
+    if study is None or not rows:
         click.echo("no trial has begun")
         return
+    best = study.best()
     click.echo(
         format_table([{key: str(value) for key, value in row.items()} for row in rows_of(rows, plan.metric)])
     )

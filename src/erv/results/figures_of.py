@@ -66,7 +66,7 @@ def measured(
     counted = None if answers is None else _counted(answers, policy, about, seed)
     if counted is not None:
         return counted
-    values = files.metrics(evaluated) if evaluated is not None else {}
+    values = evaluated.data.metrics if evaluated is not None else {}
     judge = _judge(about.get("judge"))
     if not values:
         # Its data sets stay: an outage makes no other result of it.

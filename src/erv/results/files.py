@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,6 +16,7 @@ from erv.tracking.lock_entries import server_of
 from erv.tracking.rest import Refused, Run
 
 T = TypeVar("T")
+_REMEMBERED = 16  # artifacts; answers are large
 _AGAIN = "run the same command again when it is back"
 
 
@@ -35,6 +37,8 @@ class Files:
         self._environment = environment
         self._objects = Objects(environment)
         self._mlflow_away = environment.mlflow_uri is None
+        # All policies of a report are in one file, and many flows have the same evaluation.
+        self._remembered = functools.lru_cache(_REMEMBERED)(self._artifact)
 
     def read(
         self, lock: Mapping[str, Mapping[str, Any]], stage: str, name: str, run: Run | None
@@ -62,7 +66,10 @@ class Files:
 
     def artifact(self, run: Run, name: str) -> bytes | None:
         """A file among the artifacts of a run; None if it isn't there, or can't be read now."""
-        server, run_id = server_of(self._environment), run.info.run_id
+        return self._remembered(run.info.run_id, name)
+
+    def _artifact(self, run_id: str, name: str) -> bytes | None:
+        server = server_of(self._environment)
         nothing: list[str] = []
         if name not in self._asked(lambda: server.list_artifacts(run_id, ""), nothing):
             return None
@@ -75,10 +82,6 @@ class Files:
     def run(self, run_id: str) -> Run | None:
         """A run by its id; None if there is none, or MLflow can't be asked."""
         return self._asked(lambda: server_of(self._environment).find_run(run_id), None)
-
-    def metrics(self, run: Run) -> dict[str, float]:
-        """The metrics that a run has; empty if MLflow can't be asked."""
-        return self._asked(lambda: server_of(self._environment).metrics(run.info.run_id), {})
 
     def _object(self, md5: str) -> bytes | None:
         try:

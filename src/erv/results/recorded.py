@@ -56,7 +56,7 @@ def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterat
         if title in comparison.get("policies", {}):
             figures = of_comparison(comparison, title)
         else:
-            figures = Measured(*of_values(files.metrics(run)), remarks=(NO_INTERVALS,))
+            figures = Measured(*of_values(run.data.metrics), remarks=(NO_INTERVALS,))
         below = runs.evaluating(run.info.run_id)
         record = {
             **record_of(run),
@@ -89,7 +89,7 @@ def without_lock(
 
     Args:
         runs: of MLflow.
-        files: where metrics are.
+        files: where runs are that didn't finish.
         places: the locks that were found.
         known: hashes of the lock entries of evaluations in them.
         environment: of the clone, whose experiments of DVC are in those locks.
@@ -104,7 +104,7 @@ def without_lock(
             continue
         if kind == EXPERIMENT and tags.get(NAME_TAG) in here:
             continue
-        values = files.metrics(run)
+        values = run.data.metrics
         for policy in sorted({name.partition("/")[0] for name in values if name.count("/") == 2}):
             evaluated = _evaluated_in(run, policy, runs, files)
             entry = evaluated.data.tags.get(ENTRY_TAG) if evaluated is not None else None
@@ -139,7 +139,7 @@ def _evaluated_in(run: Run, policy: str, runs: Runs, files: Files) -> Run | None
     stage = f"{_EVALUATE}{policy}"
     below = runs.below(run.info.run_id, stage)
     named = run.data.tags.get(run_tag(stage), "")
-    return below or (files.run(named) if len(named) == 32 else None)
+    return below or runs.stage(named) or (files.run(named) if len(named) == 32 else None)
 
 
 def _tested(place: Kept, files: Files, scope: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from erv.tracking.rest import Run
 
 EVALUATION = "evaluation"  # `erv.kind` of a run of `erv evaluate`
 PUBLICATION = "publish"
-_MOST = 50_000  # runs that MLflow gives at once
+_MOST = 1_000_000  # runs of a kind; more than that would not fit in memory
 _STAGES = ("evaluate", "report", "sft", "grpo")
 _ACCELERATE, _PROCESSES = "machine.accelerate", "machine.processes"
 
@@ -37,6 +37,7 @@ class Runs:
 
     def __init__(self, environment: Environment) -> None:
         self.whole: list[Run] = []
+        self._by_id: dict[str, Run] = {}
         self._by_entry: dict[str, Run] = {}
         self._by_parent: dict[tuple[str, str], Run] = {}
         if environment.mlflow_uri is None:
@@ -49,6 +50,7 @@ class Runs:
         for stage in _STAGES:
             finished = f"tags.`erv.stage` = '{stage}' and attributes.status = 'FINISHED'"
             for run in reversed(search(environment, finished, limit=_MOST)):  # the newest one last
+                self._by_id[run.info.run_id] = run
                 if entry := run.data.tags.get(ENTRY_TAG):
                     self._by_entry[entry] = run
                 if parent := run.data.tags.get(PARENT_TAG):
@@ -64,6 +66,10 @@ class Runs:
         """
         found = self._by_entry.get(entry_hash(entry))
         return found or next((run for parent in whole if (run := self._by_parent.get((parent, stage)))), None)
+
+    def stage(self, run_id: str) -> Run | None:
+        """The finished run of a stage, by its id."""
+        return self._by_id.get(run_id)
 
     def below(self, whole: str, stage: str) -> Run | None:
         """The run of a stage in that of a flow or experiment."""

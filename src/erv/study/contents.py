@@ -50,9 +50,10 @@ PAGE_WORDS = (
     "code",
     "back",
     "number",
+    "needs_script",
 )
 # That plans of before lack: they stay readable, and their pages leave these out.
-LATER_WORDS = frozenset({"number"})
+LATER_WORDS = frozenset({"number", "needs_script"})
 
 Kind = Literal["pair", "rating"]
 Role = Literal["main", "practice", "attention", "gold"]

@@ -22,6 +22,7 @@ from erv.pipeline.lock_file import NAME as LOCK
 from erv.remote.commit import git
 from erv.settings.overrides import overridden
 from erv.stack.dvc_remote import update_config, write_dvc_remote, write_private
+from erv.sweep import holder
 from erv.sweep.graph import Graph
 from erv.sweep.plan import Plan, check_name, read_plan
 from erv.tracking.origin import git as ask_git
@@ -80,17 +81,14 @@ class Folder:
                 " or give this one another name"
             ) from None
         try:
-            yield
+            with holder.held(self.path):
+                yield
         finally:
             lock.release()
 
     def is_held(self) -> bool:
-        """Whether a process works on the sweep now."""
-        try:
-            with self.alone():
-                return False
-        except StackError:
-            return True
+        """Whether a process works on the sweep now. Takes no lock: a sweep that begins would be refused."""
+        return holder.is_held(self.path)
 
     def begin(self, plan: Plan, patch: str | None, graph: Graph) -> None:
         """Keeps what the clone is now; the plan comes last, so that a sweep has begun with all or nothing."""

@@ -6,13 +6,17 @@ import dataclasses
 import logging
 import math
 import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from erv.errors import full_disk
 from erv.files import sha256_of_text
+from erv.sweep.errors import SweepError
 from erv.sweep.plan import Plan
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ RANDOM_FIRST = 5  # trials before the sampler draws conclusions
 # Attributes: the trial that this one goes on with; why it failed; whose values it has, too.
 _AGAIN, _ERROR, _NOTE = "again", "error", "note"
 _LOCKED_SECONDS = 20  # for which the file may be locked by a reader, such as Optuna's dashboard
+# For which intermediate values don't wait for it again: who watches a trial also reads what it prints.
+_PAUSE_SECONDS = 60
 
 State = Literal["done", "pruned", "failed", "interrupted", "running", "waiting"]
 
@@ -63,40 +69,53 @@ class Row:
     message: str = ""
 
 
-class StudyAway(OSError):
-    """The file of the study is locked for now."""
+class StudyAway(SweepError):
+    """The file of the study is locked, full or damaged; what it has stays, and the sweep goes on later."""
 
 
 class Study:
-    """The trials of one sweep. Hold its folder's lock. Thread-safe.
+    """The trials of one sweep. Hold its folder's lock, unless it is only read. Thread-safe.
 
     Args:
         folder: of the sweep.
         plan: what it was begun with.
+        reads: whether it is only looked at, and nothing made or written.
+
+    Raises:
+        StudyAway: its file can't be used, as all methods do that need it.
+        KeyError: it is only looked at, and has not begun.
     """
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
+    def __init__(self, folder: Path, plan: Plan, *, reads: bool = False) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("optuna").propagate = False
-        self._plan, self._space = plan, plan.dimensions
+        self._plan, self._space, self._file = plan, plan.dimensions, folder / FILE
         self._guard = threading.RLock()
         self._trials: dict[int, Trial] = {}
+        self._away: tuple[float, str] | None = None
         pruner = (
             optuna.pruners.MedianPruner(n_startup_trials=plan.prune_after)
             if plan.prune
             else optuna.pruners.NopPruner()
         )
-        self._study = optuna.create_study(
-            storage=optuna.storages.RDBStorage(
-                f"sqlite:///{folder / FILE}", engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}}
-            ),
-            study_name=plan.name,
-            direction="minimize" if plan.direction == "minimize" else "maximize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        with self._told():
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{self._file}",
+                engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}},
+                skip_table_creation=reads,
+            )
+            if reads:
+                self._study = optuna.load_study(study_name=plan.name, storage=storage, pruner=pruner)
+                return
+            self._study = optuna.create_study(
+                storage=storage,
+                study_name=plan.name,
+                direction="minimize" if plan.direction == "minimize" else "maximize",
+                pruner=pruner,
+                load_if_exists=True,
+            )
 
     def requeue(self) -> list[int]:
         """Has the trials run again that were running when the sweep ended; returns their numbers."""
@@ -105,13 +124,17 @@ class Study:
         found = self._all()
         queued = {trial.user_attrs.get(_AGAIN) for trial in found if trial.state is TrialState.WAITING}
         numbers = []
-        for trial in found:
-            if trial.state is not TrialState.RUNNING:
-                continue
-            if self._is_whole(trial) and trial.number not in queued:
-                self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
-            self._study.tell(trial.number, state=TrialState.FAIL)
-            numbers.append(trial.number)
+        with self._told():
+            for trial in found:
+                if trial.state is not TrialState.RUNNING:
+                    continue
+                if _ERROR in trial.user_attrs:  # it failed, and the file was locked before that was whole
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+                    continue
+                if self._is_whole(trial) and trial.number not in queued:
+                    self._study.enqueue_trial(trial.params, user_attrs={_AGAIN: trial.number})
+                self._study.tell(trial.number, state=TrialState.FAIL)
+                numbers.append(trial.number)
         return numbers
 
     def ask(self) -> Asked:
@@ -120,7 +143,7 @@ class Study:
         The sampler's random numbers depend on the seed and on how many suggestions there were, so a sweep
         that was interrupted goes on as it would have.
         """
-        with self._guard:
+        with self._told():
             suggested = sum(_AGAIN not in t.user_attrs and self._is_whole(t) for t in self._all())
             self._study.sampler = self._sampler(suggested)
             trial = self._study.ask(self._space.distributions)
@@ -133,24 +156,23 @@ class Study:
         One that is no finite number isn't noted: what it means is told when the trial ends.
 
         Raises:
-            StudyAway: the file is locked.
+            StudyAway: the file can't be used now, or could not be used a moment ago.
         """
         if not math.isfinite(value):
             return False
-        with self._guard, warnings.catch_warnings():
+        with self._told(), warnings.catch_warnings():
+            if self._away is not None and time.monotonic() - self._away[0] < _PAUSE_SECONDS:
+                raise StudyAway(self._away[1])
             warnings.simplefilter("ignore")  # of a step that was reported before
-            try:
-                self._trials[number].report(value, step)
-                return bool(self._trials[number].should_prune())
-            except _locked() as error:
-                raise StudyAway(str(error)) from error
+            self._trials[number].report(value, step)
+            return bool(self._trials[number].should_prune())
 
     def done(self, number: int, value: float, note: str = "") -> None:
         """Notes that a trial is finished, and what it is worth; without a finite value, it has failed."""
         if not math.isfinite(value):
             self.failed(number, f"the value is {value}, which can't be compared")
             return
-        with self._guard:
+        with self._told(f"that trial {number} is worth {value} isn't noted yet"):
             self._note(number, note)
             self._study.tell(number, value)
 
@@ -158,7 +180,7 @@ class Study:
         """Notes that a trial was ended."""
         from optuna.trial import TrialState
 
-        with self._guard:
+        with self._told(f"that trial {number} was pruned isn't noted yet"):
             self._note(number, note)
             self._study.tell(number, state=TrialState.PRUNED)
 
@@ -166,7 +188,7 @@ class Study:
         """Notes that a trial failed, and why."""
         from optuna.trial import TrialState
 
-        with self._guard:
+        with self._told(f"that trial {number} failed ({message}) isn't noted yet"):
             self._trials[number].set_user_attr(_ERROR, message)
             self._study.tell(number, state=TrialState.FAIL)
 
@@ -197,8 +219,26 @@ class Study:
         return sum(row.state in ("done", "pruned", "failed") for row in self.rows())
 
     def _all(self) -> Sequence[FrozenTrial]:
-        with self._guard:
+        with self._told():
             return self._study.get_trials(deepcopy=False)
+
+    @contextmanager
+    def _told(self, lost: str = "") -> Iterator[None]:
+        """Has the file for one thread, and tells in a sentence that it can't be used.
+
+        Args:
+            lost: what the file doesn't have then.
+        """
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with self._guard:
+            try:
+                yield
+            except (StorageInternalError, SQLAlchemyError) as error:
+                said = _sentence(self._file, error, lost, self._plan.name)
+                self._away = time.monotonic(), said
+                raise StudyAway(said) from error
 
     def _note(self, number: int, note: str) -> None:
         if note:
@@ -243,12 +283,33 @@ class Study:
         return optuna.samplers.TPESampler(seed=seed, n_startup_trials=RANDOM_FIRST)
 
 
-def _locked() -> tuple[type[Exception], ...]:
-    """What Optuna and its storage raise while another process holds the file."""
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import OperationalError
+def read_study(folder: Path, plan: Plan) -> Study | None:
+    """The trials of a sweep, to look at; None if none was begun. Takes no lock, and writes nothing.
 
-    return StorageInternalError, OperationalError
+    Args:
+        folder: of the sweep.
+        plan: what it was begun with.
+
+    Raises:
+        StudyAway: the file can't be used.
+    """
+    if not (folder / FILE).is_file():
+        return None
+    try:
+        return Study(folder, plan, reads=True)
+    except KeyError:  # its process ended before the first trial
+        return None
+
+
+def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:
+    """What is wrong with the file, what it lacks, and what to do."""
+    without = f", and {lost}" if lost else ""
+    again = f"`erv sweep run {name}` goes on" + (" with that trial" if lost else "")
+    if (full := full_disk(error)) is not None:
+        return f"{file}: {full}{without}; {again}"
+    cause = error.__cause__ or error  # Optuna says of any fault that its data may be invalid
+    reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+    return f"{file}: {reason}{without}; close what else uses the file, or restore it, and {again}"
 
 
 def table(rows: Sequence[Row], metric: str) -> list[dict[str, Any]]:

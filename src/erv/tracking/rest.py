@@ -30,6 +30,7 @@ from erv.environment import Environment, hand_over_token
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT_SECONDS = 20.0
+_PAGE = 250  # runs in an answer: of some hundred kilobytes each, and it has to come within the timeout
 RUNNING = "RUNNING"  # the status of a run that goes on
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 # What a status means if the answer doesn't say, as MLflow's own client reads it.
@@ -87,10 +88,11 @@ class RunInfo:
 
 @dataclass(frozen=True)
 class RunData:
-    """What was logged to a run, without metrics."""
+    """What was logged to a run; of each metric the last value."""
 
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -198,9 +200,7 @@ class Rest:
 
     def metrics(self, run_id: str) -> dict[str, float]:
         """The last value of each metric of a run."""
-        found = self._call("GET", "runs/get", {"run_id": run_id})["run"]
-        entries = found.get("data", {}).get("metrics", [])
-        return {entry["key"]: float(entry["value"]) for entry in entries}
+        return dict(self.get_run(run_id).data.metrics)
 
     def history(self, run_id: str, key: str) -> list[Metric]:
         """The points of a curve of a run, at most 25,000 of them; none if the run has no such metric."""
@@ -241,19 +241,26 @@ class Rest:
         newest_first: bool = False,
         deleted: bool = False,
     ) -> list[Run]:
-        """The runs of an experiment that match an MLflow filter, at most `limit` (up to 50,000) of them.
+        """The runs of an experiment that match an MLflow filter, at most `limit` of them, asked for in pages.
 
         Deleted runs are among them only if `deleted` is set.
         """
         query: dict[str, Any] = {
             "experiment_ids": [experiment_id],
             "filter": condition,
-            "max_results": limit,
             "run_view_type": "ALL" if deleted else "ACTIVE_ONLY",
         }
         if newest_first:
             query["order_by"] = ["attributes.start_time DESC"]
-        return [self._run(found) for found in self._call("POST", "runs/search", query).get("runs", [])]
+        runs: list[Run] = []
+        while len(runs) < limit:
+            query["max_results"] = min(_PAGE, limit - len(runs))
+            answer = self._call("POST", "runs/search", query)
+            runs += [self._run(found) for found in answer.get("runs", [])]
+            if not answer.get("next_page_token"):
+                break
+            query["page_token"] = answer["next_page_token"]
+        return runs
 
     def log_batch(
         self,
@@ -408,7 +415,11 @@ class Rest:
                 artifact_uri=self._artifact_uris[run_id],
                 lifecycle_stage=str(info.get("lifecycle_stage", "active")),
             ),
-            RunData(_mapping(data.get("params", [])), _mapping(data.get("tags", []))),
+            RunData(
+                _mapping(data.get("params", [])),
+                _mapping(data.get("tags", [])),
+                {entry["key"]: float(entry["value"]) for entry in data.get("metrics", [])},
+            ),
         )
 
 

@@ -69,11 +69,11 @@ def test_a_root_may_be_a_uri_of_this_machine_only(tmp_path: Path, monkeypatch: p
     [
         (
             "http://host/a.mp4",
-            "clips are not read from http://; send the file in the column content, or name",
+            "clips are not read from http://; send the file in the field content, or name",
         ),
         ("HTTPS://host/a.mp4", "clips are not read from HTTPS://; send the file"),
         ("gs://bucket/a.mp4", "clips are not read from gs://; send the file"),
-        ("data:video/mp4;base64,AAAA", "send the file itself in the column content"),
+        ("data:video/mp4;base64,AAAA", "send the file itself in the field content"),
     ],
 )
 def test_other_addresses_are_told_what_to_do(root: Path, tmp_path: Path, name: str, said: str) -> None:

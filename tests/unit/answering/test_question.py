@@ -41,14 +41,14 @@ def test_it_is_asked_as_evaluation_asks(
 @pytest.mark.parametrize(
     ("spaces", "dataset", "subtitle", "said"),
     [
-        (TWO, None, None, "tested with dfew, mafw; name one of them in the column dataset"),
-        (TWO, "ravdess", None, "tested with dfew, mafw, not with 'ravdess'; name one of those in the column"),
+        (TWO, None, None, "tested with dfew, mafw; name one of them in the field dataset"),
+        (TWO, "ravdess", None, "tested with dfew, mafw, not with 'ravdess'; name one of those in the field"),
         (ONE, "mafw", None, "tested with dfew, not with 'mafw'"),
         (ONE, 7, None, "tested with dfew, not with '7'"),
         (ONE, np.array(["dfew", "mafw"]), None, "tested with dfew, not with"),
         ({}, None, None, "the version does not say which it was tested with; run `dvc repro register` and"),
         ({}, "mafw", None, "the version does not say which it was tested with"),
-        (ONE, None, 7, "the subtitle is not a text; the column subtitle holds what is said in the clip"),
+        (ONE, None, 7, "the subtitle is not a text; the field subtitle holds what is said in the clip"),
         (ONE, None, "a" * (LONGEST_SUBTITLE + 1), "the subtitle is longer than 4000 characters; shorten it"),
         (ONE, None, "what? \ud83d", "the subtitle has half a character, as of an emoji that was cut; send"),
     ],

@@ -92,7 +92,7 @@ def test_a_row_that_can_not_be_asked_costs_itself_only(
         ClipInput("good.mp4", dataset="mafw"),
     )
     errors = [row["error"] for row in found]
-    assert "name one of them in the column dataset" in errors[0]
+    assert "name one of them in the field dataset" in errors[0]
     assert "not with 'ravdess'" in errors[1]
     assert errors[2] == "the subtitle has a placeholder for frames or sound, such as <video>; take it out"
     assert "the subtitle is not a text" in errors[3]

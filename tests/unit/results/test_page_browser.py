@@ -58,12 +58,25 @@ def test_on_a_phone_the_results_come_before_what_is_the_same_in_all(browser: Bro
         heading = seen.page.get_by_role("heading", name="Results", exact=True).bounding_box()
         assert heading is not None
         assert heading["y"] < height
+        first = seen.page.locator(".results tbody tr").first.bounding_box()
+        assert first is not None
+        assert first["y"] < height, "filters stood before the table"
+        dataset = seen.page.locator("#by-dataset")
+        assert not dataset.is_visible()
+        seen.page.get_by_text("Filters", exact=True).click()
+        assert dataset.is_visible()
+        apart = seen.page.locator("#apart")
+        assert not apart.is_visible()
+        seen.page.locator(".results input").first.check()
+        assert apart.is_visible()
         frames = seen.page.get_by_role("rowheader", name="Frames per clip").first
         assert not frames.is_visible()
         seen.page.get_by_text("The same in all rows").click()
         assert frames.is_visible()
     with visit(browser, address, "") as seen:
         assert seen.page.get_by_role("rowheader", name="Frames per clip").first.is_visible()
+        assert seen.page.locator("#by-dataset").is_visible()
+        assert seen.page.locator("#apart").is_visible()
 
 
 def test_filters_and_headings_order_the_rows(browser: Browser, address: str) -> None:

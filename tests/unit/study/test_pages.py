@@ -330,9 +330,10 @@ def test_raters_are_shown_their_number(inside: TestClient, study: Study, databas
     assert f"No. {rater.id}" in inside.get("/").text
 
 
-def test_a_plan_of_before_has_no_words_for_the_number(tmp_path: Path) -> None:
+def test_a_plan_of_before_lacks_words_and_stays_readable(tmp_path: Path) -> None:
     content = plan("before")
-    del content["texts"]["en"]["page"]["number"]
+    for word in ("number", "needs_script"):
+        del content["texts"]["en"]["page"][word]
     study = read_study(write_small_study(tmp_path / "before", content))
     base = Answerbase(f"sqlite:///{tmp_path / 'answers.db'}")
     database = Database(base, study)
@@ -341,8 +342,19 @@ def test_a_plan_of_before_has_no_words_for_the_number(tmp_path: Path) -> None:
     base.close()
     assert "Watch the clip." in page
     assert 'id="number"' not in page
+    assert "<noscript>" not in page
 
 
 def test_words_keep_braces_that_are_no_places(study: Study) -> None:
     texts: Texts = study.texts["en"].model_copy(update={"page": {"chosen": "{emotion} {x} {"}})
     assert words(texts, "chosen", emotion="{x}") == "{x} {x} {"
+
+
+def test_who_runs_no_scripts_is_told_so_before_they_agree(
+    client: TestClient, database: Database, study: Study
+) -> None:
+    (invitation,) = database.invite()
+    said = f'<noscript><p class="notice warn">{study.texts["en"].page["needs_script"]}</p></noscript>'
+    assert said in client.get("/enter", params={"token": invitation.token}).text
+    client.post("/enter", data={"token": invitation.token, "language": "en"})
+    assert said in client.get("/").text

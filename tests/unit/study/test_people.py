@@ -333,3 +333,30 @@ def test_a_pair_with_too_few_answers_is_no_finding(tmp_path: Path) -> None:
     assert "Can't tell whether people prefer <strong>c</strong> or <strong>a</strong>" in page
     assert "Too few answers for an interval: 2 for c, 0 for a, 0 ties" in page
     assert "100% of preferences" not in page
+
+
+def test_a_strength_that_one_rater_knows_of_has_no_interval(tmp_path: Path) -> None:
+    """Only one of five raters was asked about `c`; draws without that rater took it for a tie with all."""
+    folder = write_large_study(
+        tmp_path / "lonely", policies=("a", "b", "c"), clips=6, raters=6, overlap=1, ratings=False, checks=0
+    )
+    study, base = read_study(folder), Answerbase(f"sqlite:///{tmp_path}/lonely.db")
+    key, database = read_key(study), Database(base, study)
+    for number, invitation in enumerate(database.invite(5)):
+        rater = replace(database.enter(invitation.token), items=tuple(item.id for item in study.items))
+        for item in rater.items:
+            code = {policy: code for code, policy in key.items[item].policies.items()}
+            if ("c" in code) != (number == 0):
+                continue
+            preferred = code.get("c", code.get("b"))
+            database.add(rater, item, {"emotion": "anger", "preferred": preferred}, 1.0, f"{rater.id}-{item}")
+    write_answers(database.log(), study)
+    base.close()
+    found = measure(study, {}, LEVEL, Rules())
+    strengths = found["passed"]["preference"]["strengths"]
+    assert strengths["c"]["value"] > 0
+    assert (strengths["c"]["low"], strengths["c"]["high"]) == (None, None)
+    assert strengths["a"]["low"] is not None
+    page = page_of(found)
+    assert f'<th>c</th><td class="num">{strengths["c"]["value"]:+.2f}</td>' in page
+    assert "A policy that only one rater has compared has no interval" in page

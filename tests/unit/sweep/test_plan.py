@@ -61,6 +61,28 @@ def test_whether_a_process_works_on_it(tmp_path: Path) -> None:
     assert not folder.is_held()
 
 
+def test_who_asks_whether_a_process_works_on_it_takes_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`erv sweep table` took it for an instant, in which `erv sweep run` was refused."""
+    folder = Folder(Environment(workspace=tmp_path), "beta")
+    monkeypatch.setattr("filelock.FileLock.acquire", lambda *_, **__: pytest.fail("the lock was taken"))
+    assert not folder.is_held()
+    assert not folder.path.exists()
+
+
+def test_the_note_of_a_process_that_was_killed_counts_for_nothing(tmp_path: Path) -> None:
+    folder = Folder(Environment(workspace=tmp_path), "beta")
+    with folder.alone():
+        note = folder.path / "holder.json"
+        left = note.read_text()
+    for content in (left.replace('"created": 1', '"created": 2'), left[:9], "{}", "[]", '{"pid": "x"}'):
+        note.write_text(content)
+        assert not folder.is_held(), content
+    note.write_text(left)
+    assert folder.is_held()
+
+
 def test_a_checkout_whose_removal_was_cut_short_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from erv.sweep.command import command
+from erv.sweep.errors import SweepError
 from erv.sweep.plan import Plan
-from erv.sweep.study import FILE, Row, Study, StudyAway, table
+from erv.sweep.study import FILE, Row, Study, StudyAway, read_study, table
 
 
 def plan(**changes: object) -> Plan:
@@ -163,7 +164,89 @@ def test_a_locked_file_is_away_for_now(tmp_path: Path, monkeypatch: pytest.Monke
         reader.execute("BEGIN EXCLUSIVE")
         with pytest.raises(StudyAway):
             study.report(one.number, 0.5, 1)
+        monkeypatch.setattr(study._trials[one.number], "report", lambda *_: pytest.fail("it waits again"))
+        with pytest.raises(StudyAway):  # in which time nobody would read what the trial prints
+            study.report(one.number, 0.5, 1)
+    monkeypatch.undo()
+    monkeypatch.setattr("erv.sweep.study._PAUSE_SECONDS", 0)
     assert not study.report(one.number, 0.5, 1)
+
+
+@pytest.mark.parametrize("came", ["done", "pruned", "failed"])
+def test_what_a_locked_file_does_not_take_is_told_and_the_sweep_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, came: str
+) -> None:
+    monkeypatch.setattr("erv.sweep.study._LOCKED_SECONDS", 0.1)
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    tell, said = {
+        "done": (lambda: study.done(one.number, 0.75, "a note"), "trial 0 is worth 0.75"),
+        "pruned": (lambda: study.pruned(one.number), "trial 0 was pruned"),
+        "failed": (lambda: study.failed(one.number, "no clips"), "trial 0 failed (no clips)"),
+    }[came]
+    with closing(sqlite3.connect(tmp_path / FILE)) as reader:
+        reader.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SweepError) as away:
+            tell()
+        with pytest.raises(SweepError, match="database is locked; close"):
+            study.rows()
+        with pytest.raises(SweepError, match="database is locked; close"):
+            Study(tmp_path, plan())
+    assert str(away.value) == (
+        f"{tmp_path / FILE}: database is locked, and that {said} isn't noted yet; close what else uses the"
+        " file, or restore it, and `erv sweep run beta` goes on with that trial"
+    )
+    again = Study(tmp_path, plan())
+    assert again.requeue() == [0]
+    assert run(again, 1) == [one.overrides]
+    assert [row.state for row in again.rows()] == ["done"]
+
+
+def test_a_failure_of_which_only_the_reason_was_noted_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was locked between the two: the trial was told as failed, and ran again all the same."""
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(study._study, "tell", lambda *_, **__: pytest.fail("cut short"))
+        with pytest.raises(pytest.fail.Exception):
+            study.failed(one.number, "no clips")
+    again = Study(tmp_path, plan())
+    assert again.requeue() == []
+    (row,) = again.rows()
+    assert (row.state, row.message) == ("failed", "no clips")
+    assert again.ask().overrides != one.overrides
+
+
+@pytest.mark.parametrize("content", [b"no database at all, whatever its name says" * 30, b"SQLite format 3"])
+def test_a_damaged_file_is_told_in_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(SweepError, match=f"{FILE}: file is not a database; close what else uses"):
+        Study(tmp_path, plan())
+
+
+def test_a_file_that_is_damaged_later_is_told_in_a_sentence(tmp_path: Path) -> None:
+    study = Study(tmp_path, plan())
+    one = study.ask()
+    (tmp_path / FILE).write_bytes(b"nothing" * 1000)
+    with pytest.raises(SweepError, match=f"{FILE}: .* and that trial 0 is worth 0.5 isn't noted yet"):
+        study.done(one.number, 0.5)
+
+
+def test_who_looks_makes_and_writes_nothing(tmp_path: Path) -> None:
+    assert read_study(tmp_path, plan()) is None
+    assert list(tmp_path.iterdir()) == []
+    study = Study(tmp_path, plan())
+    study.done(study.ask().number, 0.5)
+    before = (tmp_path / FILE).read_bytes()
+    with closing(sqlite3.connect(tmp_path / FILE)) as other:
+        other.execute("BEGIN IMMEDIATE")  # which lets others read, and nobody else write
+        seen = read_study(tmp_path, plan())
+        assert seen is not None
+        assert seen.rows() == study.rows()
+    assert (tmp_path / FILE).read_bytes() == before
+    assert read_study(tmp_path, plan(name="other")) is None
 
 
 def test_the_command_for_the_best_is_quoted() -> None:

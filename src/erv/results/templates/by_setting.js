@@ -2,10 +2,11 @@
 // Filters and sorts the table of results, and says in what two of them differ.
 const data = JSON.parse(document.getElementById("data").textContent);
 const body = document.querySelector(".results tbody");
-const same = document.getElementById("same");
 
-// Narrow pages begin with the results: what all share would fill the first screen.
-if (same && window.matchMedia("(max-width: 760px)").matches) same.open = false;
+// Narrow pages begin with the results: what all share, and the filters, would fill the first screen.
+if (window.matchMedia("(max-width: 760px)").matches) {
+  for (const folded of document.querySelectorAll("#same, #filters")) folded.open = false;
+}
 
 if (body) {
   const rows = [...body.rows];
@@ -93,6 +94,7 @@ if (body) {
   const compare = () => {
     const place = document.getElementById("apart");
     place.replaceChildren();
+    place.classList.toggle("idle", !chosen.length);
     if (chosen.length < 2) {
       const rest = chosen.length ? "Choose another row" : "Choose two rows";
       element("p", `${rest} to see in what their settings differ.`, place).className = "soft";

@@ -29,7 +29,9 @@ def preferences_of(people: People, draws: Draws) -> dict[str, Any]:
         `ties`, `clips`, `raters`, `checked` (how many of these have answered a check), `share` (of
         preferences for the later one, a tie as half; value, low, high) and `net` (the share that preferred
         the later one minus the share that preferred the earlier one).
-        `strengths`: policy -> value, low, high; empty if nothing links all policies.
+        `strengths`: policy -> value, low, high; empty if nothing links all policies. A policy that only
+        one rater has compared with others has a value and no interval: nothing says how far another rater
+        would differ, and draws without this one know nothing of it.
     """
     pairs: dict[str, Any] = {}
     for place, later in enumerate(people.policies):
@@ -74,7 +76,11 @@ def _strengths(people: People, draws: Draws) -> dict[str, Any]:
     )
     value = _fitted(wins.sum(axis=0).reshape(count, count))
     drawn = np.stack([_fitted(row.reshape(count, count)) for row in sums])
-    return {name: draws.percentiles(float(value[i]), drawn[:, i]) for name, i in place.items()}
+    found = {name: draws.percentiles(float(value[i]), drawn[:, i]) for name, i in place.items()}
+    for name, i in place.items():
+        if len({one.rater for one in people.preferences if name in (one.earlier, one.later)}) == 1:
+            found[name] = {**undefined(), "value": round(float(value[i]), 6)}
+    return found
 
 
 def _fitted(wins: np.ndarray) -> np.ndarray:
