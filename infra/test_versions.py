@@ -5,7 +5,8 @@ Python 3.11 or newer and no package. Each set has a Python and an environment of
 when its requirements change:
 
 - `lowest`: Python 3.11 (.venv-lowest), the versions in `requirements/lowest.txt`.
-- `highest`: Python 3.13 (.venv-highest), the newest versions of the same packages that the index has then.
+- `highest`: Python 3.13 (.venv-highest), the newest versions of the same packages that the index has then;
+  remove the folder to have newer ones.
 
 Everything else has the locked versions of that Python. Left out are the tests of the lock files themselves.
 """
