@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
@@ -24,18 +25,21 @@ WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose=
 ALONE = Wish("beta", propose=False)
 
 
-@pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    tmp_path = tmp_path_factory.mktemp("clone")
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(tmp_path)]
+def make_clone(folder: Path) -> Environment:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(folder)]
     subprocess.run([*git, "init", "-q"], check=True)
-    Repo.init(str(tmp_path)).close()
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    (tmp_path / ".gitignore").write_text("/.erv/\n/models/\n")
+    Repo.init(str(folder)).close()
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / ".gitignore").write_text("/.erv/\n/models/\n")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "state"], check=True)
-    return Environment(workspace=tmp_path)
+    return Environment(workspace=folder)
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return make_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +104,26 @@ def test_a_fault_leaves_no_folder(clone: Environment, changes: dict[str, object]
         check(clone, dataclasses.replace(WISH, **({"name": "new"} | changes)))  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert not (clone.state / "sweeps" / "new").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_uncommitted_changes_reach_a_trial_byte_by_byte(tmp_path: Path, encoding: str) -> None:
+    prompt = tmp_path / "data/prompts/p.txt"
+    prompt.parent.mkdir(parents=True)
+    prompt.write_bytes("Wie groß ist die Freude?\nZeile 2\nZeile 3\n".encode(encoding))
+    clone = make_clone(tmp_path)
+    parameters = tmp_path / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("carry_changes: false", "carry_changes: true"))
+    prompt.write_bytes("Wie groß ist die Freude?\nZeile 2\nSie ist größer: 喜\n".encode(encoding, "ignore"))
+    folder = Folder(clone, "beta")
+    plan = begin(clone, folder, WISH, cancelled=not_cancelled).plan
+    checkout = folder.checkout(plan, ("one",), ())
+    assert (checkout / "data/prompts/p.txt").read_bytes() == prompt.read_bytes()
+
+    kept = folder.begun / "changes.patch"
+    kept.write_bytes(kept.read_bytes().replace(b"Sie ist", b"Sie war"))
+    with pytest.raises(SettingsError, match="not the uncommitted changes with which the sweep began"):
+        folder.checkout(plan, ("other",), ())
+    kept.unlink()
+    with pytest.raises(SettingsError, match="not the uncommitted changes with which the sweep began"):
+        folder.checkout(plan, ("other",), ())
