@@ -208,10 +208,7 @@ class Sweep:
             raise SweepError(self._too_many(failed, extent.most_failed))
         best = self._study.best()
         if best is None:
-            raise SweepError(
-                f"sweep {self._begun.plan.name!r}: none of {len(rows)} trials was finished, so none is best;"
-                " give more trials (--trials) or other values"
-            )
+            raise SweepError(self._none_finished(rows, failed))
         outcome = Outcome(self._begun.plan, rows, best)
         self._run.tell_best(best, outcome.markdown())
         return outcome
@@ -255,6 +252,17 @@ class Sweep:
 
     def _stopped(self) -> bool:
         return self._cancellation.asked() or self._ending.is_set()
+
+    def _none_finished(self, rows: Sequence[Row], failed: Sequence[Row]) -> str:
+        name = self._begun.plan.name
+        said = f"sweep {name!r}: none of {len(rows)} trials was finished, so none is best; "
+        if not failed:
+            return f"{said}give more trials (--trials) or other values"
+        last = failed[-1]
+        return (
+            f"{said}{len(failed)} failed, the last, {' '.join(last.overrides)}, because {last.message}; mend"
+            f" that, and `erv sweep run {name} --trials {2 * len(rows)}` goes on"
+        )
 
     def _too_many(self, failed: Sequence[Row], most: int) -> str:
         last = failed[-1]

@@ -165,6 +165,14 @@ def test_too_many_failures_end_it_with_one_sentence(clone: SweepClone) -> None:
     assert [row["state"] for row in clone.table("failing")] == ["failed", "failed"]
 
 
+def test_if_all_trials_failed_the_reason_is_told(clone: SweepClone) -> None:
+    command = ("sweep", "run", "all", "--over", "sft.batch_size=7,17", "--no-propose", "--trials", "1")
+    last = error_of(clone.erv(*command, check=False))
+    assert last.startswith("error: sweep 'all': none of 1 trials was finished, so none is best; 1 fail"), last
+    assert "because sft: the loss is not finite; lower sft.batch_size; mend that, and" in last
+    assert last.endswith("`erv sweep run all --trials 2` goes on")
+
+
 def test_a_value_that_is_no_number_is_a_failure(clone: SweepClone) -> None:
     clone.pace = 0.1
     command = ("sweep", "run", "diverging", "--over", "sft.batch_size=3,13", "--most-failed", "0")
