@@ -34,6 +34,7 @@ from erv.sweep.begin import Begun, Wish, begin, check
 from erv.sweep.errors import SweepError
 from erv.sweep.extent import Extent, read_extent, save_extent
 from erv.sweep.folder import Folder
+from erv.sweep.options import MOST_AT_A_TIME, MOST_TRIALS, NAME, Direction, Metric, Sampler
 from erv.sweep.space import EXAMPLES, FORM
 from erv.sweep.study import Asked, Row, Study, StudyAway
 from erv.sweep.tracked import SweepRun
@@ -51,14 +52,13 @@ from flows.sweep_shown import Outcome, show
 from flows.team import model_here, run_by, tag_of
 from flows.workspace import in_workspace
 
-MOST_AT_A_TIME = 64
 _POLL_SECONDS = 0.5
 
-SweepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$", examples=["beta-1"])]
+SweepName = Annotated[str, Field(pattern=NAME, examples=["beta-1"])]
 Varied = Annotated[str, Field(json_schema_extra={"pattern": FORM, "examples": list(EXAMPLES)})]
+TrialCount = Annotated[int, Field(ge=0, le=MOST_TRIALS)]
 AtATime = Annotated[int, Field(ge=0, le=MOST_AT_A_TIME)]
-Metric = Literal["", "accuracy", "reward", "loss"]
-Direction = Literal["", "maximize", "minimize"]
+YesOrNo = Literal["", "yes", "no"]
 
 
 @flow(
@@ -70,18 +70,18 @@ Direction = Literal["", "maximize", "minimize"]
 def sweep(
     name: SweepName,
     over: Sequence[Varied] = (),
-    trials: Annotated[int, Field(ge=0, le=10_000)] = 0,
+    trials: TrialCount = 0,
     at_a_time: AtATime = 0,
     stage: StageName = "",
-    metric: Metric = "",
-    direction: Direction = "",
+    metric: Literal["", Metric] = "",
+    direction: Literal["", Direction] = "",
     overrides: Sequence[Override] = (),
     seed: Annotated[int, Field(ge=-1)] = -1,
-    sampler: Literal["", "tpe", "random"] = "",
-    prune: Literal["", "yes", "no"] = "",
-    prune_after: Annotated[int, Field(ge=0, le=10_000)] = 0,
+    sampler: Literal["", Sampler] = "",
+    prune: YesOrNo = "",
+    prune_after: TrialCount = 0,
     most_failed: Annotated[int, Field(ge=-1)] = -1,
-    propose: Literal["", "yes", "no"] = "",
+    propose: YesOrNo = "",
     workers: Workers = 1,
 ) -> Any:
     """Tries parameters, each trial in a checkout of its own, and proposes the best as challenger.

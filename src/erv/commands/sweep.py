@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from erv.sweep.options import DIRECTIONS, METRICS, MOST_AT_A_TIME, MOST_TRIALS, SAMPLERS
+
 
 @click.group(name="sweep")
 def command() -> None:
@@ -29,29 +31,29 @@ def command() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A YAML file with more of them, a line each: `grpo.beta: 0.01:0.2:log`.",
 )
-@click.option("--trials", type=click.IntRange(1, 10_000), help="In all. Default: as before, or 20.")
+@click.option("--trials", type=click.IntRange(1, MOST_TRIALS), help="In all. Default: as before, or 20.")
 @click.option(
-    "--at-a-time", type=click.IntRange(1, 64), help="Trials side by side. Default: as before, or 1."
+    "--at-a-time",
+    type=click.IntRange(1, MOST_AT_A_TIME),
+    help="Trials side by side. Default: as before, or 1.",
 )
 @click.option("--stage", default="", help="The stage that decides. Default: that of register.policy.")
 @click.option(
     "--metric",
     default="",
-    type=click.Choice(["", "accuracy", "reward", "loss"]),
+    type=click.Choice(["", *METRICS]),
     help="What decides, on validation clips; of grpo accuracy or reward, of sft and train_erv loss.",
 )
-@click.option(
-    "--direction", default="", type=click.Choice(["", "maximize", "minimize"]), help="Of the metric."
-)
+@click.option("--direction", default="", type=click.Choice(["", *DIRECTIONS]), help="Of the metric.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For all trials. Repeatable.")
 @click.option("--seed", type=click.IntRange(0), help="Of the suggestions. Default: as it began, or 0.")
-@click.option("--sampler", type=click.Choice(["tpe", "random"]), help="Default: as it began, or tpe.")
+@click.option("--sampler", type=click.Choice(SAMPLERS), help="Default: as it began, or tpe.")
 @click.option(
     "--prune/--no-prune", default=None, help="End trials that fall behind. Default: as it began, or yes."
 )
 @click.option(
     "--prune-after",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, MOST_TRIALS),
     help="Trials to finish before that. Default: as it began, or 4.",
 )
 @click.option("--most-failed", type=click.IntRange(0), help="Trials that may fail. Default: as before, or 3.")

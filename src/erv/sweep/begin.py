@@ -28,7 +28,8 @@ from erv.sweep.measures import (
     choose,
     varied_stages,
 )
-from erv.sweep.plan import SAMPLERS, Plan, read_plan
+from erv.sweep.options import SAMPLERS
+from erv.sweep.plan import Plan, read_plan
 from erv.sweep.space import Space, parse_space
 
 _POINTS = 8  # measurements of a grpo trial, if machine.grpo.validate_steps doesn't say otherwise
