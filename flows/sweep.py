@@ -6,7 +6,6 @@ worker. The clone stays as it is: trials run in checkouts of their own.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import queue
 import sys
@@ -30,14 +29,15 @@ from erv.errors import ErvError, ExitCode
 from erv.pipeline import StageCancelledError
 from erv.stack.one_origin import check_servers
 from erv.stack.reach import require
-from erv.sweep.begin import Begun, Wish, begin, check
+from erv.sweep.begin import Begun, begin, check
 from erv.sweep.errors import SweepError
-from erv.sweep.extent import Extent, read_extent, save_extent
+from erv.sweep.extent import Extent, save_extent
 from erv.sweep.folder import Folder
 from erv.sweep.options import MOST_AT_A_TIME, MOST_TRIALS, NAME, Direction, Metric, Sampler
 from erv.sweep.space import EXAMPLES, FORM
 from erv.sweep.study import Asked, Row, Study, StudyAway
 from erv.sweep.tracked import SweepRun
+from erv.sweep.wish import Wish
 from erv.tracking.origin import who
 from flows import console
 from flows.abandoned import noted
@@ -108,17 +108,22 @@ def sweep(
             gates. Empty: as before, or yes.
         workers: how many independent stages of a trial run in parallel on this machine.
     """
-    asked = Wish(
+    wish = Wish(
         name,
         over,
+        trials,
+        at_a_time,
         stage,
         metric,
         direction,
         overrides,
-        seed=None if seed < 0 else seed,
-        sampler=sampler,
-        prune=prune == "yes" if prune else None,
-        prune_after=prune_after or None,
+        seed,
+        sampler,
+        prune,
+        prune_after,
+        most_failed,
+        propose,
+        workers,
     )
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Any:
@@ -128,18 +133,15 @@ def sweep(
         require("MLflow", environment.mlflow_uri, environment.workspace)
         folder = Folder(environment, name)
         if not folder.path.exists():  # a fault shall leave none
-            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
-            check(environment, dataclasses.replace(asked, propose=extent.propose))
+            check(environment, wish)
         with folder.alone(), noted(flow_run_id, folder.path / "flow_run"):
-            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
-            wish = dataclasses.replace(asked, propose=extent.propose)
             begun = begin(environment, folder, wish, cancelled=cancellation.asked)
-            save_extent(extent, folder.path)
+            save_extent(begun.extent, folder.path)
             run = SweepRun(environment, folder.path, begun.plan)
             run.open()
             try:
-                outcome = Sweep(environment, begun, run, workers, cancellation).run(extent)
-                if extent.propose:
+                outcome = Sweep(environment, begun, run, workers, cancellation).run(begun.extent)
+                if begun.extent.propose:
                     outcome = propose_best(environment, begun, run, outcome, workers, cancellation)
             except StageCancelledError:
                 run.close("KILLED")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,48 +89,34 @@ def run(
     """
     from erv.environment import load_environment
     from erv.stack import launch
-    from erv.sweep.begin import Wish, check
-    from erv.sweep.extent import read_extent
-    from erv.sweep.folder import Folder
+    from erv.sweep.begin import check
     from erv.sweep.space import read_space
+    from erv.sweep.wish import Wish
 
-    dimensions = [*over, *(read_space(space) if space is not None else [])]
-    environment = load_environment()
-    proposed = "" if propose is None else "yes" if propose else "no"
-    extent = read_extent(Folder(environment, name).path, 0, 0, -1, proposed)
     wish = Wish(
         name,
-        dimensions,
+        [*over, *(read_space(space) if space is not None else [])],
+        trials or 0,
+        at_a_time or 0,
         stage,
         metric,
         direction,
         overrides,
-        seed=seed,
-        sampler=sampler or "",
-        prune=prune,
-        prune_after=prune_after,
-        propose=extent.propose,
+        -1 if seed is None else seed,
+        sampler or "",
+        _word(prune),
+        prune_after or 0,
+        -1 if most_failed is None else most_failed,
+        _word(propose),
+        workers,
     )
-    check(environment, wish)  # faults are told at once, not by a flow that fails
-    launch.run_sweep(
-        {
-            "name": name,
-            "over": dimensions,
-            "trials": trials or 0,
-            "at_a_time": at_a_time or 0,
-            "stage": stage,
-            "metric": metric,
-            "direction": direction,
-            "overrides": list(overrides),
-            "seed": -1 if seed is None else seed,
-            "sampler": sampler or "",
-            "prune": "" if prune is None else "yes" if prune else "no",
-            "prune_after": prune_after or 0,
-            "most_failed": -1 if most_failed is None else most_failed,
-            "propose": proposed,
-            "workers": workers,
-        }
-    )
+    check(load_environment(), wish)  # faults are told at once, not by a flow that fails
+    launch.run_sweep(dataclasses.asdict(wish))
+
+
+def _word(switch: bool | None) -> str:
+    """As the form has it: empty if nothing was said."""
+    return "" if switch is None else "yes" if switch else "no"
 
 
 @command.command()

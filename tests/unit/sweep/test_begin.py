@@ -10,8 +10,9 @@ from dvc.repo import Repo
 
 from erv.environment import Environment
 from erv.errors import ErvError, SettingsError
-from erv.sweep.begin import Begun, Wish, begin, check
+from erv.sweep.begin import Begun, begin, check
 from erv.sweep.folder import Folder
+from erv.sweep.wish import Wish
 from tests.support.paths import ROOT
 
 PIPELINE = """
@@ -21,8 +22,8 @@ stages:
     params: [sft, seed]
     outs: [models/policy/sft]
 """
-WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose=False)
-ALONE = Wish("beta", propose=False)
+WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose="no")
+ALONE = Wish("beta", propose="no")
 
 
 def make_clone(folder: Path) -> Environment:
@@ -68,7 +69,7 @@ def test_a_sweep_goes_on_as_it_began_whatever_dvc_yaml_says_now(clone: Environme
         ({"overrides": ("sft.max_steps=5",)}, "what is set in all trials ( then, sft.max_steps=5 now)"),
         ({"seed": 4}, "seed (3 then, 4 now)"),
         ({"sampler": "random"}, "sampler (tpe then, random now)"),
-        ({"prune": False}, "prune (True then, False now)"),
+        ({"prune": "no"}, "prune (True then, False now)"),
         ({"prune_after": 9}, "prune_after (4 then, 9 now)"),
         ({"direction": "maximize"}, "direction (minimize then, maximize now)"),
     ],
@@ -84,8 +85,8 @@ def test_options_that_differ_from_the_beginning_are_refused(
 
 def test_options_that_say_the_same_are_fine(clone: Environment, begun: Begun) -> None:
     assert begun.plan.seed == 3
-    check(clone, dataclasses.replace(ALONE, seed=3, stage="sft", metric="loss", prune=True))
-    check(clone, dataclasses.replace(WISH, seed=None))
+    check(clone, dataclasses.replace(ALONE, seed=3, stage="sft", metric="loss", prune="yes"))
+    check(clone, dataclasses.replace(WISH, seed=-1))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 
 import click
@@ -10,9 +12,30 @@ import pytest
 from erv.commands.sweep import run
 from erv.sweep.measures import MEASURES
 from erv.sweep.options import DIRECTIONS, METRICS, MOST_AT_A_TIME, MOST_TRIALS, NAME, SAMPLERS
+from erv.sweep.plan import Plan
+from erv.sweep.wish import Wish
 from flows.sweep import sweep
 
 FORM = sweep.parameters.properties
+
+
+def test_command_form_and_wish_have_the_same_options() -> None:
+    wished = {item.name: item.default for item in dataclasses.fields(Wish)}
+    formed = {name: item.default for name, item in inspect.signature(sweep.fn).parameters.items()}
+    assert list(formed.items()) == [
+        (name, inspect.Parameter.empty if default is dataclasses.MISSING else default)
+        for name, default in wished.items()
+    ]
+    assert {parameter.name for parameter in run.params} == {*wished, "space"}
+
+
+def test_what_is_given_of_a_plan_is_what_a_plan_has() -> None:
+    assert Wish("beta").planned() == {}
+    whole = Wish("beta", (), 1, 1, "sft", "loss", "minimize", ("a=1",), 0, "tpe", "no", 9)
+    made = {"name", "space", "commit", "patch", "parameters"}
+    assert set(whole.planned()) == {item.name for item in dataclasses.fields(Plan)} - made
+    assert whole.planned()["seed"] == 0
+    assert whole.planned()["prune"] is False
 
 
 def test_metrics_are_those_that_stages_measure() -> None:
