@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import signal
 import sys
 import threading
 import time
@@ -31,7 +29,8 @@ from erv.sweep.measures import curve_of, read_curve
 from erv.sweep.study import Asked, Study, StudyAway
 from erv.tracking import lock_entries
 from erv.tracking.opening import PARENT_VARIABLE
-from flows.trial import PROCESS, RESULT
+from flows import below_sweep
+from flows.trial import RESULT
 
 _LOOK_SECONDS = 3.0
 # From SIGTERM on: a worker elsewhere is given a while to confirm that it has stopped.
@@ -163,11 +162,14 @@ class Trials:
             folder: the checkout.
             number: of the trial.
             attempt: by which its MLflow run is found.
-            command: the module and its arguments.
+            command: the module, which calls `flows.below_sweep.ends_in_order`, and its arguments.
             stop: whether to end it.
 
         Returns:
             The exit code, and what it said last.
+
+        Raises:
+            StageCancelledError: it was to end, and did not within 40 s.
         """
         more = {
             PARENT_VARIABLE: self._parent,
@@ -177,8 +179,7 @@ class Trials:
         }
         if self._begun.plan.patch:
             more["ERV_PATCH"] = self._begun.plan.patch
-        process = folder / PROCESS
-        process.unlink(missing_ok=True)
+        below_sweep.forget(folder)
         log = self._begun.folder.log(number)
         log.parent.mkdir(parents=True, exist_ok=True)
         logger, last, asked, told = get_run_logger(), [""], [0.0], [False]
@@ -195,7 +196,7 @@ class Trials:
                 if not stop():
                     return False
                 asked[0] = asked[0] or time.monotonic()
-                told[0] = told[0] or _terminate(process)
+                told[0] = told[0] or below_sweep.ask_to_end(folder)
                 return time.monotonic() - asked[0] > _GRACE_SECONDS
 
             code = pipeline.run_guarded(
@@ -276,15 +277,6 @@ def _nothing(one: Asked, begun: Begun) -> Ended:
         "failed",
         message=f"{begun.plan.stage}: no {begun.measure.series} was reported; are there validation clips?",
     )
-
-
-def _terminate(note: Path) -> bool:
-    """Asks a trial to end; returns False if it has not noted its process yet."""
-    try:
-        os.kill(int(note.read_text(encoding="utf-8")), signal.SIGTERM)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 class _Watch:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 
 from prefect.logging import get_run_logger
 
@@ -50,10 +51,12 @@ def propose_best(
     trials = Trials(
         environment, begun, Study(begun.folder.path, begun.plan), run.run_id, workers, cancellation.asked
     )
-    trials.fetch(folder)
     attempt = uuid.uuid4().hex
     command = ["flows.run", "--workers", str(max(2, workers))]
-    code, said = trials.start(folder, best.number, attempt, command, cancellation.asked)
+    code, said = int(ExitCode.CANCELLED), ""
+    with suppress(StageCancelledError):  # said below, with what to do
+        trials.fetch(folder)
+        code, said = trials.start(folder, best.number, attempt, command, cancellation.asked)
     if cancellation.asked():
         raise StageCancelledError(f"cancelled; `erv sweep run {begun.plan.name}` goes on with it")
     if code != ExitCode.DONE:

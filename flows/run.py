@@ -21,8 +21,9 @@ from erv.errors import ErvError, ExitCode
 from erv.pipeline import read_stages
 from erv.remote.placement import places, read_placement
 from erv.stack.reach import require, unreachable
+from erv.sweep.tracked import sweep_tags
 from erv.tracking.origin import who
-from flows import console
+from flows import below_sweep, console
 from flows.ending import ending
 from flows.team import model_here, run_by, tag_of
 from flows.train import WORKERS, train
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--placement", action="append", default=[], metavar="STAGE=POOL", help="send this stage elsewhere"
     )
     options = parser.parse_args(arguments)
+    if sweep_tags():  # it proposes the best trial of a sweep
+        below_sweep.ends_in_order()
     console.leave_out_what_is_printed()
     url, workspace = None, Path.cwd()
     try:

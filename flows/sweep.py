@@ -6,7 +6,6 @@ worker. The clone stays as it is: trials run in checkouts of their own.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import queue
 import sys
@@ -30,13 +29,15 @@ from erv.errors import ErvError, ExitCode
 from erv.pipeline import StageCancelledError
 from erv.stack.one_origin import check_servers
 from erv.stack.reach import require
-from erv.sweep.begin import Begun, Wish, begin, check
+from erv.sweep.begin import Begun, begin, check
 from erv.sweep.errors import SweepError
-from erv.sweep.extent import Extent, read_extent, save_extent
+from erv.sweep.extent import Extent, save_extent
 from erv.sweep.folder import Folder
+from erv.sweep.options import MOST_AT_A_TIME, MOST_TRIALS, NAME, Direction, Metric, Sampler
 from erv.sweep.space import EXAMPLES, FORM
 from erv.sweep.study import Asked, Row, Study, StudyAway
 from erv.sweep.tracked import SweepRun
+from erv.sweep.wish import Wish
 from erv.tracking.origin import who
 from flows import console
 from flows.abandoned import noted
@@ -51,14 +52,13 @@ from flows.sweep_shown import Outcome, show
 from flows.team import model_here, run_by, tag_of
 from flows.workspace import in_workspace
 
-MOST_AT_A_TIME = 64
 _POLL_SECONDS = 0.5
 
-SweepName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$", examples=["beta-1"])]
+SweepName = Annotated[str, Field(pattern=NAME, examples=["beta-1"])]
 Varied = Annotated[str, Field(json_schema_extra={"pattern": FORM, "examples": list(EXAMPLES)})]
+TrialCount = Annotated[int, Field(ge=0, le=MOST_TRIALS)]
 AtATime = Annotated[int, Field(ge=0, le=MOST_AT_A_TIME)]
-Metric = Literal["", "accuracy", "reward", "loss"]
-Direction = Literal["", "maximize", "minimize"]
+YesOrNo = Literal["", "yes", "no"]
 
 
 @flow(
@@ -70,18 +70,18 @@ Direction = Literal["", "maximize", "minimize"]
 def sweep(
     name: SweepName,
     over: Sequence[Varied] = (),
-    trials: Annotated[int, Field(ge=0, le=10_000)] = 0,
+    trials: TrialCount = 0,
     at_a_time: AtATime = 0,
     stage: StageName = "",
-    metric: Metric = "",
-    direction: Direction = "",
+    metric: Literal["", Metric] = "",
+    direction: Literal["", Direction] = "",
     overrides: Sequence[Override] = (),
     seed: Annotated[int, Field(ge=-1)] = -1,
-    sampler: Literal["", "tpe", "random"] = "",
-    prune: Literal["", "yes", "no"] = "",
-    prune_after: Annotated[int, Field(ge=0, le=10_000)] = 0,
+    sampler: Literal["", Sampler] = "",
+    prune: YesOrNo = "",
+    prune_after: TrialCount = 0,
     most_failed: Annotated[int, Field(ge=-1)] = -1,
-    propose: Literal["", "yes", "no"] = "",
+    propose: YesOrNo = "",
     workers: Workers = 1,
 ) -> Any:
     """Tries parameters, each trial in a checkout of its own, and proposes the best as challenger.
@@ -108,17 +108,22 @@ def sweep(
             gates. Empty: as before, or yes.
         workers: how many independent stages of a trial run in parallel on this machine.
     """
-    asked = Wish(
+    wish = Wish(
         name,
         over,
+        trials,
+        at_a_time,
         stage,
         metric,
         direction,
         overrides,
-        seed=None if seed < 0 else seed,
-        sampler=sampler,
-        prune=prune == "yes" if prune else None,
-        prune_after=prune_after or None,
+        seed,
+        sampler,
+        prune,
+        prune_after,
+        most_failed,
+        propose,
+        workers,
     )
 
     def work(flow_run_id: UUID, cancellation: Cancellation) -> Any:
@@ -128,18 +133,15 @@ def sweep(
         require("MLflow", environment.mlflow_uri, environment.workspace)
         folder = Folder(environment, name)
         if not folder.path.exists():  # a fault shall leave none
-            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
-            check(environment, dataclasses.replace(asked, propose=extent.propose))
+            check(environment, wish)
         with folder.alone(), noted(flow_run_id, folder.path / "flow_run"):
-            extent = read_extent(folder.path, trials, at_a_time, most_failed, propose)
-            wish = dataclasses.replace(asked, propose=extent.propose)
             begun = begin(environment, folder, wish, cancelled=cancellation.asked)
-            save_extent(extent, folder.path)
+            save_extent(begun.extent, folder.path)
             run = SweepRun(environment, folder.path, begun.plan)
             run.open()
             try:
-                outcome = Sweep(environment, begun, run, workers, cancellation).run(extent)
-                if extent.propose:
+                outcome = Sweep(environment, begun, run, workers, cancellation).run(begun.extent)
+                if begun.extent.propose:
                     outcome = propose_best(environment, begun, run, outcome, workers, cancellation)
             except StageCancelledError:
                 run.close("KILLED")
@@ -208,10 +210,7 @@ class Sweep:
             raise SweepError(self._too_many(failed, extent.most_failed))
         best = self._study.best()
         if best is None:
-            raise SweepError(
-                f"sweep {self._begun.plan.name!r}: none of {len(rows)} trials was finished, so none is best;"
-                " give more trials (--trials) or other values"
-            )
+            raise SweepError(self._none_finished(rows, failed))
         outcome = Outcome(self._begun.plan, rows, best)
         self._run.tell_best(best, outcome.markdown())
         return outcome
@@ -255,6 +254,17 @@ class Sweep:
 
     def _stopped(self) -> bool:
         return self._cancellation.asked() or self._ending.is_set()
+
+    def _none_finished(self, rows: Sequence[Row], failed: Sequence[Row]) -> str:
+        name = self._begun.plan.name
+        said = f"sweep {name!r}: none of {len(rows)} trials was finished, so none is best; "
+        if not failed:
+            return f"{said}give more trials (--trials) or other values"
+        last = failed[-1]
+        return (
+            f"{said}{len(failed)} failed, the last, {' '.join(last.overrides)}, because {last.message}; mend"
+            f" that, and `erv sweep run {name} --trials {2 * len(rows)}` goes on"
+        )
 
     def _too_many(self, failed: Sequence[Row], most: int) -> str:
         last = failed[-1]

@@ -7,12 +7,9 @@ the result. It stores no outputs, registers nothing, and nobody is told if it fa
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +21,7 @@ from erv.errors import ErvError, ExitCode
 from erv.files import write_document
 from erv.sweep.tracked import SWEEP_TAG, TRIAL_TAG, sweep_tags
 from erv.tracking.description import TRIAL
-from flows import console
+from flows import below_sweep, console
 from flows.beginning import beginning
 from flows.cancellation import Cancellation
 from flows.ending import ending
@@ -35,7 +32,7 @@ from flows.stages import bring_up_to_date, raise_for
 from flows.wanted import Wanted
 from flows.workspace import in_workspace
 
-RESULT, PROCESS = Path(".erv") / "trial.json", Path(".erv") / "trial.pid"
+RESULT = Path(".erv") / "trial.json"
 _THREADS = 96  # which mostly wait
 
 
@@ -100,9 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run it even if DVC knows its result")
     parser.add_argument("--workers", type=int, default=1, help="stages in parallel (%(default)s)")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     RESULT.unlink(missing_ok=True)
-    PROCESS.write_text(f"{os.getpid()}\n", encoding="utf-8")
+    below_sweep.ends_in_order()
     console.leave_out_what_is_printed()
     of = sweep_tags()
     sweep, number = of.get(SWEEP_TAG, "sweep"), of.get(TRIAL_TAG, "0")
@@ -118,12 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if state.is_completed():
         return ExitCode.DONE
     return _fail(*ending(state))
-
-
-def _interrupt(_signum: int, _frame: FrameType | None) -> None:
-    """The sweep ends a trial as Ctrl-C ends a run: its stages are stopped in order."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: ExitCode) -> int:

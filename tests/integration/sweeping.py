@@ -28,7 +28,8 @@ stages:
 """
 # The loss is the batch size over the step; a batch size that ends in 7 fails, and one
 # that ends in 3 measures no number. A step takes PACE seconds, and
-# each attempt at the training leaves a line in the file that LEDGER names.
+# each attempt at the training leaves a line in the file that LEDGER names. The stage
+# `last`, which only the proposal runs, takes LAST seconds.
 WORK = """
 import logging, os, sys, time
 from pathlib import Path
@@ -65,6 +66,9 @@ def train(arguments, settings, run):
 def main(arguments, settings, run):
     if name == "sft":
         return train(arguments, settings, run)
+    if name == "last":
+        logger.info("begins")
+        time.sleep(float(os.environ.get("LAST", "0")))
     arguments.out.write_text(f"{name} {settings.seed}\\n")
 
 options = [Option("stage"), Option("out", Path)] + ([Option("curves", Path)] if name == "sft" else [])
@@ -77,7 +81,7 @@ class SweepClone(Scratch):
 
     def __init__(self, folder: Path, stack: Environment, *, steps: int, pace: float = 0.1) -> None:
         folder.mkdir(exist_ok=True)
-        self.pace, self.ledger = pace, folder.parent / "ledger"
+        self.pace, self.last, self.ledger = pace, 0.0, folder.parent / "ledger"
         super().__init__(folder, stack)
         (folder / "dvc.yaml").write_text(PIPELINE)
         (folder / "work.py").write_text(WORK)
@@ -100,7 +104,8 @@ class SweepClone(Scratch):
         subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "state"], check=True)
 
     def variables(self) -> dict[str, str]:
-        return super().variables() | {"LEDGER": str(self.ledger), "PACE": str(self.pace)}
+        more = {"LEDGER": str(self.ledger), "PACE": str(self.pace), "LAST": str(self.last)}
+        return super().variables() | more
 
     def attempts(self) -> list[str]:
         """`BATCH_SIZE from STEP` of each attempt at the training, in their order."""

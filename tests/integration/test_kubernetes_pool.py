@@ -20,6 +20,8 @@ import yaml
 from erv.environment import Environment, child_environment
 from erv.remote.board import Board
 from erv.stack.flow_runs import set_state
+from erv.stack.prefect_api import ask as tell
+from erv.stack.sweep_queue import QUEUE, SweepQueue
 from erv.storage.store import open_store
 from flows import attempt as attempts
 from flows import slots
@@ -73,6 +75,18 @@ def test_the_pool_has_the_template_and_the_deployment(stack: Environment, pool: 
     deployment = ask(stack, f"/deployments/name/run-stage/{pool}")
     assert deployment["work_pool_name"] == pool
     assert deployment["entrypoint"] == "flows.run_stage.run_stage"
+
+
+def test_trials_of_sweeps_have_all_slots_but_the_spare_ones(stack: Environment) -> None:
+    pool = "swept-pods"
+    assert register(stack, pool).returncode == 0
+    body = {"name": "the-only-worker", "heartbeat_interval_seconds": 600}
+    tell(stack, f"/work_pools/{pool}/workers/heartbeat", body)
+    SweepQueue(stack, 1).keep(pool)
+    assert ask(stack, f"/work_pools/{pool}/queues/{QUEUE}")["concurrency_limit"] == 3
+    tell(stack, f"/work_pools/{pool}", {"concurrency_limit": None}, method="PATCH")
+    SweepQueue(stack, 1).keep(pool)
+    assert ask(stack, f"/work_pools/{pool}/queues/{QUEUE}")["concurrency_limit"] is None
 
 
 def test_job_variables_are_checked_by_the_server(stack: Environment, pool: str) -> None:

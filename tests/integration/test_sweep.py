@@ -6,6 +6,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from erv.environment import Environment
+from erv.stack import flow_runs
 from erv.sweep.folder import Folder
 from tests.integration.prefect_api import ask
 from tests.integration.scratch import wait_until
@@ -163,6 +165,14 @@ def test_too_many_failures_end_it_with_one_sentence(clone: SweepClone) -> None:
     assert [row["state"] for row in clone.table("failing")] == ["failed", "failed"]
 
 
+def test_if_all_trials_failed_the_reason_is_told(clone: SweepClone) -> None:
+    command = ("sweep", "run", "all", "--over", "sft.batch_size=7,17", "--no-propose", "--trials", "1")
+    last = error_of(clone.erv(*command, check=False))
+    assert last.startswith("error: sweep 'all': none of 1 trials was finished, so none is best; 1 fail"), last
+    assert "because sft: the loss is not finite; lower sft.batch_size; mend that, and" in last
+    assert last.endswith("`erv sweep run all --trials 2` goes on")
+
+
 def test_a_value_that_is_no_number_is_a_failure(clone: SweepClone) -> None:
     clone.pace = 0.1
     command = ("sweep", "run", "diverging", "--over", "sft.batch_size=3,13", "--most-failed", "0")
@@ -190,6 +200,32 @@ def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) 
     starts = [int(line.rpartition(" ")[2]) for line in clone.attempts()]
     assert starts[:2] == [0, 0]
     assert all(step >= 1 for step in starts[2:])
+
+
+def test_the_proposal_is_cancelled_like_any_run_and_goes_on_later(
+    stack: Environment, clone: SweepClone
+) -> None:
+    clone.pace, clone.last = 0.1, 300.0
+    running = clone.start("sweep", "run", "proposed", *OVER, "--trials", "1")
+    running.wait_for("[last] INFO begins", 240)
+    flows = ask(
+        stack, "/flow_runs/filter", {"flows": {"name": {"any_": ["sweep"]}}, "sort": "START_TIME_DESC"}
+    )
+    flow_runs.set_state(stack, flows[0]["id"], "CANCELLING", "by a test")
+    asked = time.monotonic()
+    assert running.process.wait(60) == 130, running.text()
+    assert time.monotonic() - asked < 25, running.text()
+    running.end()
+    errors = [line for line in running.text().splitlines() if line.startswith("error: ")]
+    assert errors == ["error: cancelled; `erv sweep run proposed` goes on with it"]
+    assert clone.processes_below() == []
+    (proposal,) = [run for run in tracked(clone)["flow"] if "erv.sweep_trial" in run.data.tags]
+    assert proposal.info.status == "KILLED", "it was stopped in order"
+
+    attempts, clone.last = clone.attempts(), 0.0
+    done = clone.erv("sweep", "run", "proposed")
+    assert "1 done; best is trial 0" in done.stdout
+    assert clone.attempts() == attempts
 
 
 def test_a_locked_study_ends_it_with_one_sentence_and_loses_nothing(clone: SweepClone) -> None:

@@ -25,9 +25,22 @@ POOL, SLOTS, WORKERS = "fair", 6, 4
 
 @pytest.mark.parametrize(
     ("pool", "workers", "spare", "limit"),
-    [(4, 9, 1, 3), (None, 3, 1, 2), (4, 2, 1, 1), (1, 5, 1, 1), (4, 0, 1, 1), (4, 4, 0, 4), (8, 8, 3, 5)],
+    [
+        (4, 9, 1, 3),
+        (None, 3, 1, 2),
+        (4, 2, 1, 1),
+        (1, 5, 1, 1),
+        (4, 0, 1, 1),
+        (4, 4, 0, 4),
+        (8, 8, 3, 5),
+        (8, None, 1, 7),
+        (1, None, 1, 1),
+        (None, None, 1, None),
+    ],
 )
-def test_how_many_trials_run_at_a_time(pool: int | None, workers: int, spare: int, limit: int) -> None:
+def test_how_many_trials_run_at_a_time(
+    pool: int | None, workers: int | None, spare: int, limit: int | None
+) -> None:
     assert limit_of(pool, workers, spare) == limit
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+
+from erv.sweep.options import DIRECTIONS, METRICS, MOST_AT_A_TIME, MOST_TRIALS, SAMPLERS
 
 
 @click.group(name="sweep")
@@ -29,29 +32,29 @@ def command() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A YAML file with more of them, a line each: `grpo.beta: 0.01:0.2:log`.",
 )
-@click.option("--trials", type=click.IntRange(1, 10_000), help="In all. Default: as before, or 20.")
+@click.option("--trials", type=click.IntRange(1, MOST_TRIALS), help="In all. Default: as before, or 20.")
 @click.option(
-    "--at-a-time", type=click.IntRange(1, 64), help="Trials side by side. Default: as before, or 1."
+    "--at-a-time",
+    type=click.IntRange(1, MOST_AT_A_TIME),
+    help="Trials side by side. Default: as before, or 1.",
 )
 @click.option("--stage", default="", help="The stage that decides. Default: that of register.policy.")
 @click.option(
     "--metric",
     default="",
-    type=click.Choice(["", "accuracy", "reward", "loss"]),
+    type=click.Choice(["", *METRICS]),
     help="What decides, on validation clips; of grpo accuracy or reward, of sft and train_erv loss.",
 )
-@click.option(
-    "--direction", default="", type=click.Choice(["", "maximize", "minimize"]), help="Of the metric."
-)
+@click.option("--direction", default="", type=click.Choice(["", *DIRECTIONS]), help="Of the metric.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For all trials. Repeatable.")
 @click.option("--seed", type=click.IntRange(0), help="Of the suggestions. Default: as it began, or 0.")
-@click.option("--sampler", type=click.Choice(["tpe", "random"]), help="Default: as it began, or tpe.")
+@click.option("--sampler", type=click.Choice(SAMPLERS), help="Default: as it began, or tpe.")
 @click.option(
     "--prune/--no-prune", default=None, help="End trials that fall behind. Default: as it began, or yes."
 )
 @click.option(
     "--prune-after",
-    type=click.IntRange(1, 10_000),
+    type=click.IntRange(1, MOST_TRIALS),
     help="Trials to finish before that. Default: as it began, or 4.",
 )
 @click.option("--most-failed", type=click.IntRange(0), help="Trials that may fail. Default: as before, or 3.")
@@ -86,48 +89,34 @@ def run(
     """
     from erv.environment import load_environment
     from erv.stack import launch
-    from erv.sweep.begin import Wish, check
-    from erv.sweep.extent import read_extent
-    from erv.sweep.folder import Folder
+    from erv.sweep.begin import check
     from erv.sweep.space import read_space
+    from erv.sweep.wish import Wish
 
-    dimensions = [*over, *(read_space(space) if space is not None else [])]
-    environment = load_environment()
-    proposed = "" if propose is None else "yes" if propose else "no"
-    extent = read_extent(Folder(environment, name).path, 0, 0, -1, proposed)
     wish = Wish(
         name,
-        dimensions,
+        [*over, *(read_space(space) if space is not None else [])],
+        trials or 0,
+        at_a_time or 0,
         stage,
         metric,
         direction,
         overrides,
-        seed=seed,
-        sampler=sampler or "",
-        prune=prune,
-        prune_after=prune_after,
-        propose=extent.propose,
+        -1 if seed is None else seed,
+        sampler or "",
+        _word(prune),
+        prune_after or 0,
+        -1 if most_failed is None else most_failed,
+        _word(propose),
+        workers,
     )
-    check(environment, wish)  # faults are told at once, not by a flow that fails
-    launch.run_sweep(
-        {
-            "name": name,
-            "over": dimensions,
-            "trials": trials or 0,
-            "at_a_time": at_a_time or 0,
-            "stage": stage,
-            "metric": metric,
-            "direction": direction,
-            "overrides": list(overrides),
-            "seed": -1 if seed is None else seed,
-            "sampler": sampler or "",
-            "prune": "" if prune is None else "yes" if prune else "no",
-            "prune_after": prune_after or 0,
-            "most_failed": -1 if most_failed is None else most_failed,
-            "propose": proposed,
-            "workers": workers,
-        }
-    )
+    check(load_environment(), wish)  # faults are told at once, not by a flow that fails
+    launch.run_sweep(dataclasses.asdict(wish))
+
+
+def _word(switch: bool | None) -> str:
+    """As the form has it: empty if nothing was said."""
+    return "" if switch is None else "yes" if switch else "no"
 
 
 @command.command()

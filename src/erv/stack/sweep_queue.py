@@ -1,34 +1,34 @@
 """The queue in which the trials of sweeps wait in a work pool: behind everybody else, and never in all slots.
 
 Prefect does the queueing: a queue has a priority and a limit, and its server keeps both over all sweeps of
-all clones. What Prefect doesn't know is how many workers there are, so whoever waits in the queue keeps its
-limit at what this module says; all do so by the same rule.
+all clones. What Prefect doesn't know is how many runs the workers take at a time, so whoever waits in the
+queue keeps its limit at what this module says; all do so by the same rule.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from urllib.parse import quote
 
 from erv.environment import Environment
-from erv.stack.pools import read_pool, workers_online
+from erv.stack.pools import is_kubernetes, read_pool, workers_online
 from erv.stack.prefect_api import ask
 
 QUEUE = "sweeps"
 _LOOK_SECONDS = 10.0
 
 
-def limit_of(pool_limit: int | None, workers: int, spare: int) -> int:
-    """How many trials may run at a time in a pool, over all sweeps; one at least.
+def limit_of(pool_limit: int | None, workers: int | None, spare: int) -> int | None:
+    """How many trials may run at a time in a pool, over all sweeps; one at least, and None for any number.
 
     Args:
         pool_limit: how many runs the pool has at a time; None for any number.
-        workers: how many are online; each has one run at a time.
+        workers: how many are online; each has one run at a time. None if one has any number of them.
         spare: how many slots are left to others.
     """
-    return max(1, int(min(math.inf if pool_limit is None else pool_limit, workers)) - spare)
+    slots = [number for number in (pool_limit, workers) if number is not None]
+    return max(1, min(slots) - spare) if slots else None
 
 
 class SweepQueue:
@@ -57,7 +57,8 @@ class SweepQueue:
             found = read_pool(self._environment, pool)
             if found is None:  # whoever asks for a run there is told
                 return
-            workers = workers_online(self._environment, pool)
+            # One worker makes the jobs of all runs of a cluster.
+            workers = None if is_kubernetes(found) else workers_online(self._environment, pool)
             limit = limit_of(found.get("concurrency_limit"), workers, self._spare)
             path = f"/work_pools/{quote(pool, safe='')}/queues/{QUEUE}"
             queue = ask(self._environment, path, missing=True)

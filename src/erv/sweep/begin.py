@@ -18,6 +18,7 @@ from erv.remote.commit import changes_to_carry, commit_of, patch_id
 from erv.settings import Settings, load_settings
 from erv.settings.overrides import overridden
 from erv.settings.settings import parse_settings
+from erv.sweep.extent import Extent, read_extent
 from erv.sweep.folder import Folder
 from erv.sweep.graph import Graph, kept_graph, read_graph
 from erv.sweep.measures import (
@@ -28,28 +29,20 @@ from erv.sweep.measures import (
     choose,
     varied_stages,
 )
-from erv.sweep.plan import SAMPLERS, Plan, read_plan
+from erv.sweep.options import SAMPLERS
+from erv.sweep.plan import Plan, read_plan
 from erv.sweep.space import Space, parse_space
+from erv.sweep.wish import Wish
 
+_USUAL: dict[str, Any] = {
+    "overrides": (),
+    "seed": 0,
+    "sampler": SAMPLERS[0],
+    "prune": True,
+    "prune_after": 4,
+}
 _POINTS = 8  # measurements of a grpo trial, if machine.grpo.validate_steps doesn't say otherwise
 _STEPS = 20  # between them where the number of steps isn't known
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A sweep as it is asked for; what is empty is taken from the sweep of that name, or is the usual."""
-
-    name: str
-    over: Sequence[str] = ()
-    stage: str = ""
-    metric: str = ""
-    direction: str = ""
-    overrides: Sequence[str] = ()
-    seed: int | None = None
-    sampler: str = ""
-    prune: bool | None = None
-    prune_after: int | None = None
-    propose: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,6 +57,7 @@ class Begun:
         needed: the stages that trials need and don't change.
         fixed: what each trial sets besides its values, the measuring included.
         new: whether it began now.
+        extent: how far it is to go this time.
     """
 
     folder: Folder
@@ -73,6 +67,7 @@ class Begun:
     needed: Sequence[str]
     fixed: tuple[str, ...]
     new: bool
+    extent: Extent
 
 
 def begin(environment: Environment, folder: Folder, wish: Wish, *, cancelled: Callable[[], bool]) -> Begun:
@@ -112,22 +107,16 @@ def _looked(environment: Environment, folder: Folder, wish: Wish) -> tuple[Begun
         plan = known
         if wish.over:
             known.require_same(_plan(environment, wish, graph, known)[0])
-    return _checked(environment, folder, plan, graph, wish, new=known is None), graph, patch
+    extent = read_extent(folder.path, wish)
+    return _checked(environment, folder, plan, graph, extent, new=known is None), graph, patch
 
 
 def _as_given(known: Plan, wish: Wish, graph: Graph) -> Plan:
     """What the sweep would be by the options that are given; of the others it stays what it is."""
-    given: dict[str, Any] = {
-        "overrides": tuple(wish.overrides) or None,
-        "seed": wish.seed,
-        "sampler": wish.sampler or None,
-        "prune": wish.prune,
-        "prune_after": wish.prune_after,
-        "stage": choose(graph.stages, wish.stage, "", "")[0] if wish.stage else None,
-        "metric": wish.metric or None,
-        "direction": wish.direction or None,
-    }
-    return dataclasses.replace(known, **{name: value for name, value in given.items() if value is not None})
+    given = wish.planned()
+    if wish.stage:
+        given["stage"] = choose(graph.stages, wish.stage, "", "")[0]
+    return dataclasses.replace(known, **given)
 
 
 def _plan(environment: Environment, wish: Wish, graph: Graph, known: Plan | None) -> tuple[Plan, str | None]:
@@ -135,16 +124,18 @@ def _plan(environment: Environment, wish: Wish, graph: Graph, known: Plan | None
     path = environment.workspace / PARAMETERS
     settings = load_settings(path)
     space = parse_space(wish.over)
-    sampler = wish.sampler or (known.sampler if known else SAMPLERS[0])
-    if sampler not in SAMPLERS:
-        raise SettingsError(f"sampler {sampler!r}: expected {' or '.join(SAMPLERS)}")
+    before = {} if known is None else {name: getattr(known, name) for name in _USUAL}
+    given = {name: value for name, value in wish.planned().items() if name in _USUAL}
+    usual: dict[str, Any] = {**_USUAL, **before, **given}
+    overrides = usual["overrides"]
+    if usual["sampler"] not in SAMPLERS:
+        raise SettingsError(f"sampler {usual['sampler']!r}: expected {' or '.join(SAMPLERS)}")
     if known is not None:
         named = (known.stage, known.metric, known.direction)
     else:
         policy = settings.register_.policy
         named = (wish.stage or candidate_stage(graph.stages, policy).name, wish.metric, wish.direction)
     stage, measure = choose(graph.stages, *named)
-    overrides = tuple(wish.overrides) or (known.overrides if known else ())
     check_comparable(measure, graph, stage, space.names)
     space.check(path, overrides)
     _check_set(graph, stage, overrides)
@@ -153,24 +144,15 @@ def _plan(environment: Environment, wish: Wish, graph: Graph, known: Plan | None
     plan = Plan(
         name=wish.name,
         space=space.texts,
-        overrides=overrides,
         stage=stage,
         metric=measure.metric,
         direction=measure.direction,
-        seed=_first(wish.seed, known and known.seed, 0),
-        sampler=sampler,
-        prune=_first(wish.prune, known and known.prune, True),
-        prune_after=_first(wish.prune_after, known and known.prune_after, 4),
         commit=commit,
         patch="" if patch is None else patch_id(patch),
         parameters=sha256_of_file(path),
+        **usual,
     )
     return plan, patch
-
-
-def _first(*values: Any) -> Any:
-    """The first that is given."""
-    return next(value for value in values if value is not None)
 
 
 def _check_set(graph: Graph, stage: str, overrides: Sequence[str]) -> None:
@@ -189,7 +171,7 @@ def _checked(
     folder: Folder,
     plan: Plan,
     graph: Graph,
-    wish: Wish,
+    extent: Extent,
     *,
     new: bool,
 ) -> Begun:
@@ -199,7 +181,7 @@ def _checked(
     content = overridden(path, None, plan.overrides).content
     settings = parse_settings(parse_yaml(content.encode()), str(path))
     check_measured(settings, stage)
-    if wish.propose:
+    if extent.propose:
         candidate = candidate_stage(stages, settings.register_.policy)
         if stage not in [item.name for item in select(stages, [candidate.name])]:
             raise SettingsError(
@@ -208,7 +190,7 @@ def _checked(
             )
     used = _used(graph, plan.dimensions, plan.overrides)
     varied = varied_stages(stages, stage, used)
-    return Begun(folder, plan, measure, stages, varied[1], _fixed(settings, plan), new)
+    return Begun(folder, plan, measure, stages, varied[1], _fixed(settings, plan), new, extent)
 
 
 def _used(graph: Graph, space: Space, overrides: Sequence[str]) -> dict[str, Sequence[str]]:

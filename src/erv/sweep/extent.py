@@ -8,6 +8,7 @@ from pathlib import Path
 
 from erv.errors import SettingsError
 from erv.files import write_document
+from erv.sweep.wish import Wish
 
 FILE = "extent.json"
 
@@ -29,15 +30,12 @@ class Extent:
     propose: bool = True
 
 
-def read_extent(folder: Path, trials: int, at_a_time: int, most_failed: int, propose: str) -> Extent:
+def read_extent(folder: Path, wish: Wish) -> Extent:
     """The extent of a call.
 
     Args:
         folder: of the sweep.
-        trials: 0 for as many as before, or the usual.
-        at_a_time: the same.
-        most_failed: -1 for the same.
-        propose: `yes`, `no`, or empty for the same.
+        wish: what it says of it; the rest is as before, or the usual.
 
     Raises:
         SettingsError: what the sweep keeps of it is damaged.
@@ -50,10 +48,10 @@ def read_extent(folder: Path, trials: int, at_a_time: int, most_failed: int, pro
         except (ValueError, TypeError):
             raise SettingsError(f"{path}: damaged; delete it, and say --trials and the like again") from None
     return Extent(
-        trials or before.trials,
-        at_a_time or before.at_a_time,
-        before.most_failed if most_failed < 0 else most_failed,
-        propose == "yes" if propose else before.propose,
+        wish.trials or before.trials,
+        wish.at_a_time or before.at_a_time,
+        before.most_failed if wish.most_failed < 0 else wish.most_failed,
+        wish.propose == "yes" if wish.propose else before.propose,
     )
 
 

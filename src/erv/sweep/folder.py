@@ -16,10 +16,10 @@ from pathlib import Path
 
 from erv.environment import Environment, child_environment
 from erv.errors import SettingsError, StackError
-from erv.files import remove, sha256_of_text, write_text
+from erv.files import remove, sha256_of_file, sha256_of_text, write_text
 from erv.parameters import PARAMETERS
 from erv.pipeline.lock_file import NAME as LOCK
-from erv.remote.commit import git
+from erv.remote.commit import git, patch_bytes
 from erv.settings.overrides import overridden
 from erv.stack.dvc_remote import update_config, write_dvc_remote, write_private
 from erv.sweep import holder
@@ -99,7 +99,7 @@ class Folder:
             if (workspace / name).is_file():
                 shutil.copyfile(workspace / name, begun / name)
         if patch is not None:
-            (begun / _PATCH).write_bytes(patch.encode("utf-8", "surrogateescape"))
+            (begun / _PATCH).write_bytes(patch_bytes(patch))
         if (workspace / _SOURCES).is_dir():
             shutil.copytree(workspace / _SOURCES, begun / _SOURCES)
         graph.save(begun)
@@ -114,7 +114,8 @@ class Folder:
             overrides: for its `params.yaml`.
 
         Raises:
-            SettingsError: the parameters don't fit together.
+            SettingsError: the parameters don't fit together, or the uncommitted changes that the sweep keeps
+                are damaged.
             CommitError: git fails.
         """
         content = overridden(self.parameters, None, overrides).content
@@ -153,9 +154,15 @@ class Folder:
         workspace, begun = self._environment.workspace, self.path / _BEGUN
         git(self.path, "clone", "--quiet", "--shared", "--no-checkout", str(workspace), str(folder))
         git(folder, "checkout", "--quiet", "--detach", plan.commit)
-        if (begun / _PATCH).is_file():
-            given = (begun / _PATCH).read_bytes()
-            git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=given)
+        if plan.patch:
+            patch = begun / _PATCH
+            # Otherwise trials would train on other files.
+            if not patch.is_file() or sha256_of_file(patch) != plan.patch:
+                raise SettingsError(
+                    f"{patch}: not the uncommitted changes with which the sweep began; give the sweep another"
+                    f" name, or delete {self.path}"
+                )
+            git(folder, "apply", "--whitespace=nowarn", "--binary", "-", given=patch.read_bytes())
         for name in ("user.name", "user.email"):  # by which runs say whose they are
             if found := (ask_git(workspace, "config", name) or "").strip():
                 git(folder, "config", name, found)

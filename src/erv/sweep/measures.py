@@ -8,14 +8,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from erv.errors import SettingsError
 from erv.pipeline import PipelineStage, TargetError, one_stage, select
 from erv.settings import Settings
 from erv.sweep.graph import Graph
-
-Direction = Literal["minimize", "maximize"]
+from erv.sweep.options import DIRECTIONS, Direction, Metric
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Measure:
     """A series that a stage reports while it learns.
 
     Attributes:
-        metric: its name for people.
+        metric: its name for people, of `erv.sweep.options.METRICS`.
         series: its name in MLflow.
         direction: whether less or more is better.
         curve: its name in the curves that the stage writes, which has the steps of every attempt; None if
@@ -34,7 +32,7 @@ class Measure:
         fixed: parameters and sections that the stage itself reads and that must not vary either.
     """
 
-    metric: str
+    metric: Metric
     series: str
     direction: Direction
     curve: str | None = None
@@ -79,7 +77,6 @@ MEASURES: dict[str, tuple[Measure, ...]] = {
         ),
     ),
 }
-METRICS = ("accuracy", "reward", "loss")
 
 
 def choose(stages: Sequence[PipelineStage], stage: str, metric: str, direction: str) -> tuple[str, Measure]:
@@ -88,7 +85,7 @@ def choose(stages: Sequence[PipelineStage], stage: str, metric: str, direction: 
     Args:
         stages: all of `dvc.yaml`.
         stage: as a user names it, `grpo@erv`.
-        metric: of `METRICS`; the usual one of the stage if empty.
+        metric: of `erv.sweep.options.METRICS`; the usual one of the stage if empty.
         direction: `minimize` or `maximize`; as the metric asks for if empty.
 
     Raises:
@@ -102,15 +99,15 @@ def choose(stages: Sequence[PipelineStage], stage: str, metric: str, direction: 
             f"{found.name} measures nothing on validation clips, and a sweep must not look at test clips;"
             f" name a stage of {', '.join(MEASURES)}"
         )
-    names = [measure.metric for measure in known]
+    names: list[str] = [measure.metric for measure in known]
     if metric and metric not in names:
         raise SettingsError(f"{found.name} has no metric {metric!r}; expected {' or '.join(names)}")
     measure = known[names.index(metric)] if metric else known[0]
-    if direction not in ("", "minimize", "maximize"):
-        raise SettingsError(f"direction {direction!r}: expected minimize or maximize")
-    wanted: Direction = (
-        measure.direction if not direction else "minimize" if direction == "minimize" else "maximize"
-    )
+    if not direction:
+        return found.name, measure
+    wanted = next((one for one in DIRECTIONS if one == direction), None)
+    if wanted is None:
+        raise SettingsError(f"direction {direction!r}: expected {' or '.join(DIRECTIONS)}")
     return found.name, dataclasses.replace(measure, direction=wanted)
 
 

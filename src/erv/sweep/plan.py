@@ -11,11 +11,10 @@ from typing import Any
 
 from erv.errors import SettingsError
 from erv.files import sha256_of_text, write_document
+from erv.sweep.options import NAME
 from erv.sweep.space import Space, parse_space
 
 FILE = "plan.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}")
-SAMPLERS = ("tpe", "random")
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Plan:
         space: the values to try, by parameter, as they were written.
         overrides: what all trials set besides.
         stage: the stage that decides.
-        metric: by what, of `erv.sweep.measures.METRICS`.
-        direction: `minimize` or `maximize`.
+        metric: by what, of `erv.sweep.options.METRICS`.
+        direction: of `DIRECTIONS` there.
         seed: of the suggestions.
-        sampler: `tpe` or `random`.
+        sampler: of `SAMPLERS` there.
         prune: whether trials that fall behind are ended.
         prune_after: how many trials have to be finished before one is.
         commit: what is checked out.
@@ -104,7 +103,7 @@ def check_name(name: str) -> None:
     Raises:
         SettingsError: it can't.
     """
-    if _NAME.fullmatch(name) is None:
+    if re.fullmatch(NAME, name) is None:
         raise SettingsError(
             f"sweep {name!r}: expected at most 40 letters (a to z, A to Z), digits, - and _, such as beta-1"
         )

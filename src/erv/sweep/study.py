@@ -235,7 +235,8 @@ class Study:
         with self._guard:
             try:
                 yield
-            except (StorageInternalError, SQLAlchemyError) as error:
+            # The last if SQLite quotes what is damaged.
+            except (StorageInternalError, SQLAlchemyError, UnicodeDecodeError) as error:
                 said = _sentence(self._file, error, lost, self._plan.name)
                 self._away = time.monotonic(), said
                 raise StudyAway(said) from error

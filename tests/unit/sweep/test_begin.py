@@ -3,14 +3,16 @@
 import dataclasses
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
 
 from erv.environment import Environment
 from erv.errors import ErvError, SettingsError
-from erv.sweep.begin import Begun, Wish, begin, check
+from erv.sweep.begin import Begun, begin, check
 from erv.sweep.folder import Folder
+from erv.sweep.wish import Wish
 from tests.support.paths import ROOT
 
 PIPELINE = """
@@ -20,22 +22,25 @@ stages:
     params: [sft, seed]
     outs: [models/policy/sft]
 """
-WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose=False)
-ALONE = Wish("beta", propose=False)
+WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose="no")
+ALONE = Wish("beta", propose="no")
+
+
+def make_clone(folder: Path) -> Environment:
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(folder)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    Repo.init(str(folder)).close()
+    shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / ".gitignore").write_text("/.erv/\n/models/\n")
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "state"], check=True)
+    return Environment(workspace=folder)
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    tmp_path = tmp_path_factory.mktemp("clone")
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(tmp_path)]
-    subprocess.run([*git, "init", "-q"], check=True)
-    Repo.init(str(tmp_path)).close()
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    (tmp_path / ".gitignore").write_text("/.erv/\n/models/\n")
-    subprocess.run([*git, "add", "-A"], check=True)
-    subprocess.run([*git, "commit", "-q", "-m", "state"], check=True)
-    return Environment(workspace=tmp_path)
+    return make_clone(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def test_a_sweep_goes_on_as_it_began_whatever_dvc_yaml_says_now(clone: Environme
         ({"overrides": ("sft.max_steps=5",)}, "what is set in all trials ( then, sft.max_steps=5 now)"),
         ({"seed": 4}, "seed (3 then, 4 now)"),
         ({"sampler": "random"}, "sampler (tpe then, random now)"),
-        ({"prune": False}, "prune (True then, False now)"),
+        ({"prune": "no"}, "prune (True then, False now)"),
         ({"prune_after": 9}, "prune_after (4 then, 9 now)"),
         ({"direction": "maximize"}, "direction (minimize then, maximize now)"),
     ],
@@ -80,8 +85,8 @@ def test_options_that_differ_from_the_beginning_are_refused(
 
 def test_options_that_say_the_same_are_fine(clone: Environment, begun: Begun) -> None:
     assert begun.plan.seed == 3
-    check(clone, dataclasses.replace(ALONE, seed=3, stage="sft", metric="loss", prune=True))
-    check(clone, dataclasses.replace(WISH, seed=None))
+    check(clone, dataclasses.replace(ALONE, seed=3, stage="sft", metric="loss", prune="yes"))
+    check(clone, dataclasses.replace(WISH, seed=-1))
 
 
 @pytest.mark.parametrize(
@@ -100,3 +105,26 @@ def test_a_fault_leaves_no_folder(clone: Environment, changes: dict[str, object]
         check(clone, dataclasses.replace(WISH, **({"name": "new"} | changes)))  # type: ignore[arg-type]
     assert said in str(caught.value)
     assert not (clone.state / "sweeps" / "new").exists()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_uncommitted_changes_reach_a_trial_byte_by_byte(tmp_path: Path, encoding: str) -> None:
+    prompt = tmp_path / "data/prompts/p.txt"
+    prompt.parent.mkdir(parents=True)
+    prompt.write_bytes("Wie groß ist die Freude?\nZeile 2\nZeile 3\n".encode(encoding))
+    clone = make_clone(tmp_path)
+    parameters = tmp_path / "params.yaml"
+    parameters.write_text(parameters.read_text().replace("carry_changes: false", "carry_changes: true"))
+    prompt.write_bytes("Wie groß ist die Freude?\nZeile 2\nSie ist größer: 喜\n".encode(encoding, "ignore"))
+    folder = Folder(clone, "beta")
+    plan = begin(clone, folder, WISH, cancelled=not_cancelled).plan
+    checkout = folder.checkout(plan, ("one",), ())
+    assert (checkout / "data/prompts/p.txt").read_bytes() == prompt.read_bytes()
+
+    kept = folder.begun / "changes.patch"
+    kept.write_bytes(kept.read_bytes().replace(b"Sie ist", b"Sie war"))
+    with pytest.raises(SettingsError, match="not the uncommitted changes with which the sweep began"):
+        folder.checkout(plan, ("other",), ())
+    kept.unlink()
+    with pytest.raises(SettingsError, match="not the uncommitted changes with which the sweep began"):
+        folder.checkout(plan, ("other",), ())

@@ -8,12 +8,14 @@ import pytest
 
 from erv.errors import SettingsError
 from erv.sweep.extent import FILE, Extent, read_extent, save_extent
+from erv.sweep.wish import Wish
 
 
 def test_what_is_not_said_is_as_before(tmp_path: Path) -> None:
     save_extent(Extent(trials=7, at_a_time=2, most_failed=0, propose=False), tmp_path)
-    assert read_extent(tmp_path, 0, 0, -1, "") == Extent(7, 2, 0, propose=False)
-    assert read_extent(tmp_path, 9, 0, 1, "yes") == Extent(9, 2, 1, propose=True)
+    assert read_extent(tmp_path, Wish("beta")) == Extent(7, 2, 0, propose=False)
+    more = Wish("beta", trials=9, most_failed=1, propose="yes")
+    assert read_extent(tmp_path, more) == Extent(9, 2, 1, propose=True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"trial": 3}'])
@@ -21,4 +23,4 @@ def test_a_damaged_file_is_told(tmp_path: Path, text: str) -> None:
     """It went on with the usual twenty trials."""
     (tmp_path / FILE).write_text(text)
     with pytest.raises(SettingsError, match=r"extent.json: damaged; delete it"):
-        read_extent(tmp_path, 0, 0, -1, "")
+        read_extent(tmp_path, Wish("beta"))

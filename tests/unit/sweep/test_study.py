@@ -234,6 +234,15 @@ def test_a_file_that_is_damaged_later_is_told_in_a_sentence(tmp_path: Path) -> N
         study.done(one.number, 0.5)
 
 
+def test_what_is_damaged_need_not_be_text(tmp_path: Path) -> None:
+    Study(tmp_path, plan())
+    content = (tmp_path / FILE).read_bytes()
+    assert b"CREATE TABLE studies" in content
+    (tmp_path / FILE).write_bytes(content.replace(b"CREATE TABLE studies", b"CREATE \xceABLE studies"))
+    with pytest.raises(SweepError, match=f"{FILE}: .*; close what else uses the file, or restore it"):
+        Study(tmp_path, plan())
+
+
 def test_who_looks_makes_and_writes_nothing(tmp_path: Path) -> None:
     assert read_study(tmp_path, plan()) is None
     assert list(tmp_path.iterdir()) == []
