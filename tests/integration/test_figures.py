@@ -230,6 +230,34 @@ def test_an_experiment_of_this_clone_is_one_result_with_what_its_run_noted(envir
     assert (result.figures["WAR"].value, result.clips) == (0.4, 60)
 
 
+def test_experiments_of_one_name_in_other_clones_stand_beside_those_of_this_one(
+    environment: Environment,
+) -> None:
+    """Names of repeats follow from seed and fold, so clones that share a server have the same."""
+    folder, baseline, name = environment.workspace, "b" * 40, "repeat-s1-f1"
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (folder / "dvc.lock").write_text(text_of(locked(seed=7)))
+    for words in (["add", "dvc.lock"], [*author, "commit", "-qm", "tried"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+    subprocess.run(["git", "update-ref", ref, "HEAD"], cwd=folder, check=True)
+    (folder / "dvc.lock").unlink()
+    server = Server(environment)
+
+    def experiment(of: str, war: float) -> None:
+        tags = {"erv.kind": "experiment", "erv.dvc_experiment": name, "erv.dvc_baseline": of}
+        whole = server.run(name, tags, metrics={"erv/mafw/WAR": war})
+        below = {"erv.stage": "evaluate", PARENT_TAG: whole}
+        server.run("evaluate@erv", below, metrics={"mafw/WAR": war, "mafw/clips": 60.0})
+
+    experiment(baseline, 0.4)  # this clone's
+    experiment("a" * 40, 0.5)  # of another baseline
+    experiment(baseline, 0.6)  # a colleague's, with other values of what the name doesn't say
+    results = own(gather(environment))
+    assert sorted(result.figures["WAR"].value or 0.0 for result in results) == [0.4, 0.5, 0.6]
+    assert ["kept nowhere" in " ".join(result.remarks) for result in results].count(False) == 1
+
+
 def test_any_model_that_was_evaluated_is_a_row(environment: Environment) -> None:
     server = Server(environment)
     found = compare({"a folder": predictions_of(("erv",))["erv"]}, samples=100, confidence=0.95, seed=0)

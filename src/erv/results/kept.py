@@ -54,7 +54,9 @@ def of_workspace(workspace: Path) -> Iterator[Kept]:
 
 
 def of_git(workspace: Path, remarks: list[str]) -> Iterator[Kept]:
-    """Those of all commits of this clone, newest first, experiments of DVC among them; equal ones once.
+    """Those of all commits of this clone, newest first, experiments of DVC among them.
+
+    Equal ones of commits come once; each experiment has its own, whose run may be another.
 
     Args:
         workspace: the clone.
@@ -63,23 +65,21 @@ def of_git(workspace: Path, remarks: list[str]) -> Iterator[Kept]:
     log = git(workspace, *_LOG, "--", f"./{NAME}")
     if log is None:
         return
-    commit, seen, of_commit = "", set[str](), _experiments(workspace)
+    commit, seen, of_commit = "", set[tuple[str, bool]](), _experiments(workspace)
     for line in log.splitlines():
         if match := _COMMIT.match(line):
             commit = match[1]
-        elif (match := _BLOB.match(line)) and match[1] not in seen:
-            seen.add(match[1])
-            content = git(workspace, "cat-file", "blob", match[1])
+        elif match := _BLOB.match(line):
             experiment = of_commit.get(commit)
+            one = (commit if experiment else match[1], experiment is not None)
+            if one in seen:
+                continue
+            seen.add(one)
+            content = git(workspace, "cat-file", "blob", match[1])
             where = f"experiment {experiment[1]}" if experiment else f"commit {commit[:_SHOWN]}"
             lock = None if content is None else _parsed(content, where, remarks)
             if lock is not None:
                 yield Kept(lock, where, experiment=experiment)
-
-
-def experiments(workspace: Path) -> list[str]:
-    """The names of the experiments of DVC that this clone has."""
-    return sorted({name for _, name in _experiments(workspace).values()})
 
 
 def _experiments(workspace: Path) -> dict[str, tuple[str, str]]:

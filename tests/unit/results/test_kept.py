@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from erv.results.kept import experiments, of_git, of_workspace
+from erv.results.kept import of_git, of_workspace
 from tests.support.result_locks import locked, text_of
 
 
@@ -50,7 +50,17 @@ def test_locks_of_all_commits_branches_and_experiments_each_once(clone: Path) ->
     assert folds[f"commit {second[:8]}"]["ingest.fold"] == 2
     (experiment,) = [item.experiment for item in found if item.experiment]
     assert experiment == (first, "quarter")
-    assert experiments(clone) == ["quarter"]
+
+
+def test_an_experiment_whose_result_was_committed_since_stays_one(clone: Path) -> None:
+    first = commit(clone, text_of(locked()), "first")
+    tried = commit(clone, text_of(locked(seed=7)), "an experiment")
+    git(clone, "update-ref", f"refs/exps/{first[:2]}/{first[2:]}/quarter", tried)
+    git(clone, "reset", "-q", "--hard", first)
+    commit(clone, text_of(locked(seed=7)), "applied")
+    found = list(of_git(clone, []))
+    assert [item.experiment for item in found if item.experiment] == [(first, "quarter")]
+    assert len(found) == 3
 
 
 def test_a_damaged_lock_of_a_commit_is_named_and_left_out(clone: Path) -> None:
