@@ -156,6 +156,32 @@ def test_the_same_result_in_git_and_in_flows_is_one_and_others_stand_beside_it(
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"policies": {"erv": {"mafw": {"WAR": 0.5}}}},
+        {"policies": {"erv": {"mafw": {"WAR": {"value": 0.5}}}}, "confidence": "high"},
+    ],
+)
+def test_a_report_of_another_form_is_named_and_harms_no_other_result(
+    environment: Environment, damaged: dict[str, Any], tmp_path: Path
+) -> None:
+    server = Server(environment)
+    server.flow(
+        locked(), report={"artifacts": {"comparison.json": json.dumps(damaged | {"judge": "lexical"})}}
+    )
+    server.flow(locked(evaluate=WARM), report={"artifacts": {"comparison.json": comparison().decode()}})
+    found = gather(environment)
+    (remark,) = [remark for remark in found.remarks if "figures of erv" in remark]
+    assert remark.startswith("comparison.json of MLflow run ")
+    assert remark.endswith(": the figures of erv have a form that no report has; left out")
+    assert {item.get("decoding"): bool(item.figures) for item in own(found)} == {
+        "greedy": False,
+        "sampled at temperature 0.7": True,
+    }
+    write(found, tmp_path / "page")
+
+
 def test_figures_are_counted_in_the_answers_where_there_is_no_report(environment: Environment) -> None:
     """The report of the lock is of an earlier evaluation, so its figures are those of another result."""
     path = environment.workspace / "predictions.parquet"

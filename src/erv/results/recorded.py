@@ -12,7 +12,7 @@ from erv.register.evaluation import DIGEST_TAG, MODEL_TAG
 from erv.results.figures_of import (
     NO_INTERVALS,
     Measured,
-    of_comparison,
+    in_comparison,
     of_values,
     read_json,
     scopes_of,
@@ -53,10 +53,8 @@ def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterat
             continue
         title = tags.get(MODEL_TAG, run.info.run_name)
         comparison = read_json(files.artifact(run, _FIGURES))
-        if title in comparison.get("policies", {}):
-            figures = of_comparison(comparison, title)
-        else:
-            figures = Measured(*of_values(run.data.metrics), remarks=(NO_INTERVALS,))
+        figures = in_comparison(comparison, title, files, f"{_FIGURES} of MLflow run {run.info.run_id[:8]}")
+        figures = figures or Measured(*of_values(run.data.metrics), remarks=(NO_INTERVALS,))
         below = runs.evaluating(run.info.run_id)
         record = {
             **record_of(run),
