@@ -56,6 +56,7 @@ class Waiting:
     def __init__(self, board: Board, who: str) -> None:
         self._board, self._id = board, who
         self._noted: float | None = None
+        self._others = False
 
     def __enter__(self) -> Waiting:
         self.note()
@@ -70,14 +71,17 @@ class Waiting:
         now = time.monotonic()
         if self._noted is None or now - self._noted > WAITING_SECONDS / 4:
             self._board.wait(self._id)
+            self._others = self._board.others_wait(self._id)
             self._noted = now
 
     def others(self) -> bool:
-        """Whether another coordinator waits too; True if nobody can tell."""
-        try:
-            return self._board.others_wait(self._id)
-        except StorageError:
-            return True
+        """Whether another coordinator waits too; while the store is away, whether one did before.
+
+        Nobody can have come meanwhile, for want of the store.
+        """
+        with suppress(StorageError):
+            self._others = self._board.others_wait(self._id)
+        return self._others
 
 
 class Attempt:

@@ -24,6 +24,7 @@ from flows import placed, queued
 from flows.attempt import Attempt, Waiting
 from flows.placed import Placed
 from flows.queued import Queued
+from tests.integration.proxy import Proxy
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
@@ -101,6 +102,32 @@ def test_a_cancellation_reaches_a_worker_that_prefect_could_not_tell_of(
         one = Attempt(away, board, wanted(stack), 1, nonce, "one", 1, silent)
         one.cancel(waiting)
     assert board.superseded(1) == "cancelled by who asked for it"
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_cancellation_while_the_store_is_away_reaches_prefect(
+    stack: Environment, board: Board, pools: None, others: bool
+) -> None:
+    """Nobody could tell whether somebody else waits, so the stage went on for nobody."""
+    said: list[str] = []
+    relay = Proxy(str(stack.s3_endpoint))
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        if others:
+            board.wait("elsewhere")
+        behind = Board(there, stack.dvc_bucket, board.key)
+        with Waiting(behind, "here") as waiting:
+            one = Attempt(stack, behind, wanted(stack), 1, begun(board), "one", 1, said.append)
+            one.step()
+            assert one._run is not None
+            with relay.refuse():
+                one.cancel(waiting)
+        run = flow_runs.look(stack, one._run.id)
+    finally:
+        relay.close()
+    assert run is not None
+    assert run.state == ("SCHEDULED" if others else "CANCELLED")
+    assert ("somebody else waits for it too, so it goes on there" in said) == others
 
 
 def test_a_killed_run_of_the_same_clone_is_nobody_else(
