@@ -18,6 +18,7 @@ from erv.environment import Environment
 from erv.files import remove, write_text
 from erv.pipeline import StageCancelledError
 from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_bytes, patch_id
+from erv.remote.fetched import COMMITS, note_fetched
 from erv.remote.request import Request
 from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.storage.store import Store
@@ -113,7 +114,8 @@ class Home:
                 return repository
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 file = store.download(bundle_uri(bucket, commit), Path(folder) / "commit.bundle")
-                git(repository, "fetch", "--quiet", "--no-tags", str(file), f"+{REF}:refs/erv/{commit}")
+                git(repository, "fetch", "--quiet", "--no-tags", str(file), f"+{REF}:{COMMITS}/{commit}")
+            note_fetched(repository, commit)
             if not _has(repository, commit):
                 raise CommitError(f"{bundle_uri(bucket, commit)}: has another commit; delete that object")
         return repository
