@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,8 @@ import pytest
 
 from erv.errors import StackError
 from erv.pipeline import StageCancelledError
-from erv.remote.checkout import Home
+from erv.remote import checkout
+from erv.remote.checkout import Home, HomeBusyError
 from erv.remote.commit import REF, git
 from erv.remote.fetched import note_fetched, stamp_of
 from erv.remote.old_files import KEEP_DAYS, Freed, keep_days, remove_old, remove_old_once_a_day
@@ -170,6 +172,59 @@ def test_nothing_goes_while_a_stage_runs(home: Home) -> None:
         process.wait()
     assert remove_old(home, 30) == Freed(files=1, size=5)
     assert not (home.checkouts / "key-1").exists(), "nobody else would remove it"
+
+
+@contextmanager
+def paused(home: Home) -> Iterator[None]:
+    """A worker that was stopped while it holds the home."""
+    code = (
+        "import sys, time; from pathlib import Path; from erv.remote.checkout import Home\n"
+        "with Home(Path(sys.argv[1])).alone():\n    print('holds', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(home.folder)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.kill()
+
+
+def test_a_worker_that_is_paused_does_not_stop_all_others_of_its_home(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They waited for it without end, and without a word, and seemed to live."""
+    monkeypatch.setattr(checkout, "_PATIENCE_SECONDS", 0.6)
+    sentence = r"repository.lock: another worker has held this home for 0.01 min; it is paused, .*`fuser "
+    with paused(home):
+        for call in (home.leftovers, lambda: home._begin("key-1"), lambda: remove_old(home, 30)):
+            with pytest.raises(HomeBusyError, match=sentence):
+                call()
+    assert home.leftovers() == []
+
+
+def test_a_stage_that_has_ended_is_not_lost_to_a_paused_worker(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkout, "_END_SECONDS", 0.6)
+    monkeypatch.setattr(Home, "fetch", lambda *_given: home.repository)
+    monkeypatch.setattr(Home, "_set_up", lambda *_given: None)
+    home.folder.mkdir()
+    user = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    git(home.folder, "init", "-q", str(home.repository))
+    git(home.repository, *user, "commit", "-q", "--allow-empty", "-m", "1")
+    commit = git(home.repository, "rev-parse", "HEAD").decode().strip()
+    request: Any = SimpleNamespace(bucket="b", commit=commit, patch=None, files={})
+    nowhere: Any = None
+    with ExitStack() as later:
+        with home.checkout(nowhere, nowhere, request, "key-1") as folder:
+            later.enter_context(paused(home))
+        assert folder.is_dir(), "nobody may remove it now"
+    home._begin("key-2").release()
+    assert not folder.exists()
 
 
 def test_a_living_checkout_is_no_leftover(home: Home) -> None:
