@@ -118,15 +118,17 @@ def show_by_setting(environment: Environment, parent: StageRun, addresses: dict[
     if not environment.mlflow_uri:
         return
     try:
-        found = gather(environment)
-    except (ErvError, OSError) as error:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = by_setting.write(gather(environment), Path(folder))
+            for path in paths:
+                parent.log_artifact(path, str(KEPT_REPORT.parent))
+    except Exception as error:
+        # It reads runs of everybody, which may hold anything; this run's own results are stored by now.
         reason = environment.mask(str(error))
+        if not isinstance(error, ErvError | OSError):
+            reason = f"{type(error).__name__} ({reason})"
         get_run_logger().warning("the page of figures per setting is missing from this run: %s", reason)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        paths = by_setting.write(found, Path(folder))
-        for path in paths:
-            parent.log_artifact(path, str(KEPT_REPORT.parent))
     if "MLflow" in addresses:
         url = f"{addresses['MLflow']}/artifacts/{KEPT_REPORT.parent}/{paths[0].name}"
         addresses["by setting"] = url

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from erv.environment import Environment
@@ -16,6 +17,7 @@ from erv.remote.pulse import DEAD_SECONDS, Watched
 from erv.remote.request import Request
 from erv.stack import flow_runs
 from erv.stack.pools import is_kubernetes, job_variables_of, read_pool
+from erv.stack.reach import unreachable
 from erv.stack.sweep_queue import QUEUE, SweepQueue
 from flows.run_stage import NAME
 
@@ -27,6 +29,25 @@ POD_SECONDS = 3600.0
 _ENDED_SECONDS = 8.0  # the pulse stood still for that long after Prefect said that the run has ended
 _CANCEL_SECONDS = 12.0
 _PAUSE_SECONDS = 0.5
+
+
+REFUSED_SECONDS = 300.0  # for which a server that answers may refuse, as while its keys are changed
+REMIND_SECONDS = 300.0
+
+
+@dataclass
+class Away:
+    """A server that can't be asked.
+
+    Attributes:
+        since: when that was first so, by `time.monotonic`.
+        told: when it was last said.
+        refuses: since when it has answered, but not with what was asked for; None if it doesn't answer.
+    """
+
+    since: float
+    told: float
+    refuses: float | None = None
 
 
 class Lost(Exception):
@@ -56,6 +77,7 @@ class Waiting:
     def __init__(self, board: Board, who: str) -> None:
         self._board, self._id = board, who
         self._noted: float | None = None
+        self._others = False
 
     def __enter__(self) -> Waiting:
         self.note()
@@ -70,14 +92,17 @@ class Waiting:
         now = time.monotonic()
         if self._noted is None or now - self._noted > WAITING_SECONDS / 4:
             self._board.wait(self._id)
+            self._others = self._board.others_wait(self._id)
             self._noted = now
 
     def others(self) -> bool:
-        """Whether another coordinator waits too; True if nobody can tell."""
-        try:
-            return self._board.others_wait(self._id)
-        except StorageError:
-            return True
+        """Whether another coordinator waits too; while the store is away, whether one did before.
+
+        Nobody can have come meanwhile, for want of the store.
+        """
+        with suppress(StorageError):
+            self._others = self._board.others_wait(self._id)
+        return self._others
 
 
 class Attempt:
@@ -120,7 +145,7 @@ class Attempt:
         self._id = uuid.uuid4().hex
         self._run: flow_runs.FlowRun | None = None
         self._pieces = 0
-        self._away: str | None = None
+        self._away: Away | None = None
         self._worker: str | None = None
 
     def _ask(self) -> flow_runs.FlowRun:
@@ -269,11 +294,35 @@ class Attempt:
                 time.sleep(_PAUSE_SECONDS)
         self._on_line("WARNING: its worker has not yet confirmed that it has stopped")
 
-    def away(self, error: ErvError) -> None:
-        """Tells once that a server is away; the attempt goes on meanwhile."""
+    def away(self, error: StorageError | StackError) -> None:
+        """Tells, seldom, that a server is away; the attempt goes on meanwhile.
+
+        Raises:
+            ErvError: the server answers, and has refused, or given something damaged, for a while. That
+                doesn't pass by itself. The stage may go on; who runs it again waits for it again.
+        """
+        answers, now = self._answers(error), time.monotonic()
         if self._away is None:
-            self._away = str(error)
+            self._away = Away(now, now)
             self._on_line(f"WARNING: {error}; the stage goes on, waiting")
+        away = self._away
+        away.refuses = (away.refuses or now) if answers else None
+        if away.refuses is not None and now - away.refuses > REFUSED_SECONDS:
+            kind = StorageError if isinstance(error, StorageError) else StackError
+            raise kind(
+                f"{self._request.stage}: {error}; it has been so for {(now - away.since) / 60:.0f} min, and"
+                " the stage may go on: once that is mended, run the same command again, which waits for it"
+            )
+        if now - away.told > REMIND_SECONDS:
+            away.told = now
+            self._on_line(f"WARNING: {error}; it has been so for {(now - away.since) / 60:.0f} min")
+
+    def _answers(self, error: StorageError | StackError) -> bool:
+        """Whether the server that an error is about can be reached."""
+        here = self._environment
+        if isinstance(error, StorageError):
+            return here.s3_endpoint is None or unreachable("S3", here.s3_endpoint, here.workspace) is None
+        return unreachable("Prefect", f"{here.prefect_api_url}/health", here.workspace) is None
 
     def _back(self) -> None:
         if self._away is not None:

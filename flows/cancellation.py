@@ -34,6 +34,10 @@ class Cancellation:
         """Whether the stages are to stop."""
         return self._stop.is_set()
 
+    def stop(self) -> None:
+        """Has the stages stop."""
+        self._stop.set()
+
     def __enter__(self) -> Cancellation:
         self._thread.start()
         return self
@@ -44,7 +48,7 @@ class Cancellation:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stop.set()  # SIGTERM, Ctrl-C or a bug: no stage may outlive the flow
+        self.stop()  # SIGTERM, Ctrl-C or a bug: no stage may outlive the flow
         self._left.set()
 
     def _watch(self) -> None:

@@ -15,6 +15,7 @@ from prefect.states import Cancelled, Failed
 
 from erv.errors import ErvError
 from erv.pipeline import PipelineStage, StageCancelledError, StageResult
+from flows.at_work import AtWork
 from flows.console import leave_out_empty_failures
 
 RunStage = Callable[[str, Callable[[str], None]], StageResult]
@@ -45,6 +46,7 @@ def run_graph(
     *,
     workers: int,
     cancelled: Callable[[], bool],
+    stop: Callable[[], None],
     places: Mapping[str, str] | None = None,
     limits: Mapping[str, int] | None = None,
 ) -> list[StageReport]:
@@ -63,6 +65,7 @@ def run_graph(
         repro: takes a name and a callback for lines of output; raises `ErvError` if the stage fails.
         workers: how many stages run at the same time on this machine.
         cancelled: whether to stop; `repro` looks at the same switch.
+        stop: sets that switch. Whatever ends this, no stage is at work afterwards.
         places: where stages run that don't run on this machine.
         limits: how many run at the same time in each place.
 
@@ -86,21 +89,22 @@ def run_graph(
         running = [elsewhere.get(name) for name in futures if name not in reports]
         return has_room(elsewhere.get(stage.name), running, workers, limits or {})
 
-    while True:
-        for stage in () if stopped or cancelled() else urgent:
-            if ready(stage) and fits(stage):
-                upstream = [futures[up] for up in stage.upstream if up in names]
-                future = _as_task(stage.name, repro).submit(wait_for=upstream)
-                future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
-                futures[stage.name] = future
-        if len(futures) == len(reports):
-            break
-        try:
-            name = finished.get(timeout=_POLL_SECONDS)  # short, so that signals reach this thread
-        except queue.Empty:
-            continue
-        reports[name] = _report(name, futures[name])
-        stopped = stopped or reports[name].outcome == "cancelled"
+    with AtWork(stop) as at_work:
+        while True:
+            for stage in () if stopped or cancelled() else urgent:
+                if ready(stage) and fits(stage):
+                    upstream = [futures[up] for up in stage.upstream if up in names]
+                    future = _as_task(stage.name, repro, at_work).submit(wait_for=upstream)
+                    future.add_done_callback(lambda _future, name=stage.name: finished.put(name))
+                    futures[stage.name] = future
+            if len(futures) == len(reports):
+                break
+            try:
+                name = finished.get(timeout=_POLL_SECONDS)  # short, so that signals reach this thread
+            except queue.Empty:
+                continue
+            reports[name] = _report(name, futures[name])
+            stopped = stopped or reports[name].outcome == "cancelled"
     for stage in stages:
         if stage.name not in reports:
             reports[stage.name] = StageReport(stage.name, "not run", message=held_up(stage, reports))
@@ -160,7 +164,7 @@ def most_urgent_first(stages: Sequence[PipelineStage]) -> list[PipelineStage]:
     return sorted(stages, key=lambda stage: (-behind[stage.name], -before[stage.name]))
 
 
-def _as_task(name: str, repro: RunStage) -> Any:
+def _as_task(name: str, repro: RunStage, at_work: AtWork) -> Any:
     @task(
         name=name,
         task_run_name=name,
@@ -177,7 +181,8 @@ def _as_task(name: str, repro: RunStage) -> Any:
                 logger.info("%s", line)
 
         try:
-            return repro(name, on_line)
+            with at_work.task():
+                return repro(name, on_line)
         except StageCancelledError as error:
             return Cancelled(message=str(error))
         except ErvError as error:

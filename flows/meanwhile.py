@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from erv.pipeline.undisturbed import undisturbed
+
 Task = Callable[[Callable[[], bool]], Any]
 
 
@@ -23,12 +25,15 @@ def meanwhile(task: Task) -> Iterator[None]:
         Exception: the block's, or else the task's.
     """
     failed = threading.Event()
-    with ThreadPoolExecutor(1, "meanwhile") as pool:
-        # In the context of the flow, where Prefect keeps its loggers and settings.
-        future = pool.submit(contextvars.copy_context().run, task, failed.is_set)
-        try:
-            yield
-            future.result()
-        except BaseException:  # SIGTERM and Ctrl-C too
-            failed.set()
-            raise
+    pool = ThreadPoolExecutor(1, "meanwhile")
+    # In the context of the flow, where Prefect keeps its loggers and settings.
+    future = pool.submit(contextvars.copy_context().run, task, failed.is_set)
+    try:
+        yield
+        future.result()
+    except BaseException:  # SIGTERM and Ctrl-C too
+        failed.set()
+        raise
+    finally:
+        with undisturbed():
+            pool.shutdown()

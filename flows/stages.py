@@ -131,6 +131,7 @@ def bring_up_to_date(
         repro,
         workers=workers,
         cancelled=cancellation.asked,
+        stop=cancellation.stop,
         places=placement.places,
         limits=placement.limits,
     )

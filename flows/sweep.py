@@ -42,6 +42,7 @@ from erv.tracking.origin import who
 from flows import console
 from flows.abandoned import noted
 from flows.artifacts import prefect_may_be_away
+from flows.at_work import AtWork
 from flows.cancellation import Cancellation
 from flows.console import leave_out_empty_failures
 from flows.ending import ending
@@ -191,10 +192,8 @@ class Sweep:
         for number in self._study.requeue():
             logger.info("trial %d was interrupted; it goes on", number)
         try:
-            self._run_all(extent)
-        except StudyAway:
-            self._ending.set()  # nothing that the others find could be noted: they go on later, too
-            raise
+            with AtWork(self._ending.set) as at_work:  # what trials find now isn't noted: they go on later
+                self._run_all(extent, at_work)
         finally:
             with suppress(StudyAway):  # it has ended the sweep, or does so below
                 self._run.tell_trials(self._study.rows(), self._trials.attempts)
@@ -215,7 +214,7 @@ class Sweep:
         self._run.tell_best(best, outcome.markdown())
         return outcome
 
-    def _run_all(self, extent: Extent) -> None:
+    def _run_all(self, extent: Extent, at_work: AtWork) -> None:
         running: dict[int, PrefectFuture[Any]] = {}
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         failed = sum(row.state == "failed" for row in self._study.rows())
@@ -228,7 +227,7 @@ class Sweep:
                 and self._study.settled() + len(running) < extent.trials
             ):
                 one = self._study.ask()
-                future = _as_task(one, self._trials).submit()
+                future = _as_task(one, self._trials, at_work).submit()
                 future.add_done_callback(lambda _future, number=one.number: finished.put(number))
                 running[one.number] = future
             if not running:
@@ -275,7 +274,7 @@ class Sweep:
         )
 
 
-def _as_task(one: Asked, trials: Trials) -> Any:
+def _as_task(one: Asked, trials: Trials, at_work: AtWork) -> Any:
     @task(
         name="trial",
         task_run_name=f"trial {one.number}",
@@ -287,7 +286,11 @@ def _as_task(one: Asked, trials: Trials) -> Any:
     def trial() -> Any:
         logger = get_run_logger()
         logger.info("%s", " ".join(one.overrides))
-        ended = trials.run(one)
+        try:
+            with at_work.task():
+                ended = trials.run(one)
+        except StageCancelledError:
+            ended = Ended(one.number, "interrupted")
         if ended.state == "failed":
             logger.error("%s", ended.message)
             return Failed(message=ended.message, data=ended)

@@ -28,8 +28,9 @@ locals {
     dvc = [
       local.unfinished,
       local.old,
-      # What placed stages left for each other: docs/machines.md.
-      { id = "placed-stages", prefix = "remote/", days = var.remote_days },
+      # What placed stages left for each other: docs/machines.md. They replace a pulse every few seconds, and checkpoints,
+      # which would all stay as old versions; of two rules, the shorter one counts.
+      { id = "placed-stages", prefix = "remote/", days = var.remote_days, noncurrent_days = 1 },
     ]
     mlflow = [local.unfinished, local.old]
   }

@@ -45,7 +45,7 @@ variable "remote_days" {
 }
 
 variable "old_version_days" {
-  description = "Days for which deleted and replaced versions stay in the buckets of DVC and MLflow. In the raw bucket they stay forever: lock files name them."
+  description = "Days for which deleted and replaced versions stay in the buckets of DVC and MLflow, except below remote/, where it is one. In the raw bucket they stay forever: lock files name them."
   type        = number
   default     = 30
   validation {

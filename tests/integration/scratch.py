@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -38,7 +40,7 @@ stages:
     outs: [last.txt]
 """
 # Control files say how long a stage takes and whether it fails: "SECONDS", "SECONDS fail" or, for one of a
-# matrix, "SECONDS fail:NAME".
+# matrix, "SECONDS fail:NAME". With "slow" it takes four seconds to end when it is stopped.
 WORK = """
 import logging, sys, time
 from pathlib import Path
@@ -52,8 +54,12 @@ def main(arguments, settings, run):
     words = control.read_text().split() if control.exists() else ["0"]
     logging.getLogger("stages.work").info("begins")
     end = time.monotonic() + float(words[0])
-    while time.monotonic() < end:
-        time.sleep(0.05)
+    try:
+        while time.monotonic() < end:
+            time.sleep(0.05)
+    except BaseException:
+        time.sleep(4.0 if "slow" in words else 0.0)
+        raise
     if name == "join":
         run.log_text("<p>42 clips are valid</p>", "data_docs/scratch.html")
         run.set_tags({"erv.validate.data_docs": "data_docs/scratch.html"})
@@ -189,6 +195,36 @@ class Background:
             self.process.kill()
         self.process.wait(60)
         self._stream.close()
+
+
+def seen_free(
+    lock: Path, note: Path, left: Callable[[], Sequence[object]], seconds: float = 60.0
+) -> list[str]:
+    """Waits until a lock is free, and says what is not as it should be then.
+
+    Args:
+        lock: a file that a flow holds.
+        note: what it keeps beside it as long as it holds the lock.
+        left: what still runs of the flow's stages.
+        seconds: how long to wait at most.
+
+    Returns:
+        A sentence each for what was there too long, and for what had gone too early.
+    """
+    deadline = time.monotonic() + seconds
+    with lock.open("rb") as stream:
+        while True:
+            noted = note.exists()
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not noted and (running := left()):
+                    return [f"{note.name} had gone before {running}"]
+                assert time.monotonic() < deadline, "the lock is still held"
+                time.sleep(0.02)
+                continue
+            fcntl.flock(stream, fcntl.LOCK_UN)
+            return [f"{lock.name} was free before the end of {one}" for one in left()]
 
 
 def wait_until(condition, seconds: float = 30.0) -> None:

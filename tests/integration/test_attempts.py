@@ -6,6 +6,7 @@ import dataclasses
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from erv.remote.request import Request
 from erv.settings import load_settings
 from erv.stack import flow_runs
 from erv.storage.store import open_store
-from flows import placed, queued
+from flows import attempt, placed, queued
 from flows.attempt import Attempt, Waiting
 from flows.placed import Placed
 from flows.queued import Queued
+from tests.integration.proxy import Proxy
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
@@ -101,6 +103,32 @@ def test_a_cancellation_reaches_a_worker_that_prefect_could_not_tell_of(
         one = Attempt(away, board, wanted(stack), 1, nonce, "one", 1, silent)
         one.cancel(waiting)
     assert board.superseded(1) == "cancelled by who asked for it"
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_cancellation_while_the_store_is_away_reaches_prefect(
+    stack: Environment, board: Board, pools: None, others: bool
+) -> None:
+    """Nobody could tell whether somebody else waits, so the stage went on for nobody."""
+    said: list[str] = []
+    relay = Proxy(str(stack.s3_endpoint))
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        if others:
+            board.wait("elsewhere")
+        behind = Board(there, stack.dvc_bucket, board.key)
+        with Waiting(behind, "here") as waiting:
+            one = Attempt(stack, behind, wanted(stack), 1, begun(board), "one", 1, said.append)
+            one.step()
+            assert one._run is not None
+            with relay.refuse():
+                one.cancel(waiting)
+        run = flow_runs.look(stack, one._run.id)
+    finally:
+        relay.close()
+    assert run is not None
+    assert run.state == ("SCHEDULED" if others else "CANCELLED")
+    assert ("somebody else waits for it too, so it goes on there" in said) == others
 
 
 def test_a_killed_run_of_the_same_clone_is_nobody_else(
@@ -188,6 +216,37 @@ def test_attempts_that_get_further_are_not_in_vain(
         result, known = coordinator._result(board, wanted(stack), waiting, silent)
     assert (result, known) == ({"failed": "the end"}, False)
     assert board.newest() == 8
+
+
+def test_a_board_that_is_damaged_ends_the_waiting(
+    stack: Environment, board: Board, coordinator: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken for a server that is away, and waited for without end."""
+    monkeypatch.setattr(attempt, "REFUSED_SECONDS", 1.0)
+    board.store.write(b"{", f"{board.attempt_uri(1)}/pulse.json")
+    said: list[str] = []
+    told = (
+        r"tune: .*/pulse.json: not what erv writes there; delete it and run again; it has been so for 0 min"
+    )
+    with Waiting(board, "here") as waiting, pytest.raises(StorageError, match=told):
+        coordinator._result(board, wanted(stack), waiting, said.append)
+    assert sum("WARNING" in line for line in said) == 1
+
+
+def test_a_store_that_is_away_is_waited_for_and_told_again(
+    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "REFUSED_SECONDS", 0.5)
+    monkeypatch.setattr(attempt, "REMIND_SECONDS", 0.5)
+    away = dataclasses.replace(stack, s3_endpoint="http://127.0.0.1:9")
+    said: list[str] = []
+    one = Attempt(away, board, wanted(stack), 1, "nonce", "one", 1, said.append)
+    for _ in range(3):
+        one.away(StorageError("s3://x: http://127.0.0.1:9 can't be reached"))
+        time.sleep(0.7)
+    assert len(said) == 3
+    assert said[0].endswith("the stage goes on, waiting")
+    assert said[2].endswith("it has been so for 0 min")
 
 
 def test_what_a_stage_waits_for_in_a_pool_that_is_served(

@@ -156,6 +156,32 @@ def test_the_same_result_in_git_and_in_flows_is_one_and_others_stand_beside_it(
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"policies": {"erv": {"mafw": {"WAR": 0.5}}}},
+        {"policies": {"erv": {"mafw": {"WAR": {"value": 0.5}}}}, "confidence": "high"},
+    ],
+)
+def test_a_report_of_another_form_is_named_and_harms_no_other_result(
+    environment: Environment, damaged: dict[str, Any], tmp_path: Path
+) -> None:
+    server = Server(environment)
+    server.flow(
+        locked(), report={"artifacts": {"comparison.json": json.dumps(damaged | {"judge": "lexical"})}}
+    )
+    server.flow(locked(evaluate=WARM), report={"artifacts": {"comparison.json": comparison().decode()}})
+    found = gather(environment)
+    (remark,) = [remark for remark in found.remarks if "figures of erv" in remark]
+    assert remark.startswith("comparison.json of MLflow run ")
+    assert remark.endswith(": the figures of erv have a form that no report has; left out")
+    assert {item.get("decoding"): bool(item.figures) for item in own(found)} == {
+        "greedy": False,
+        "sampled at temperature 0.7": True,
+    }
+    write(found, tmp_path / "page")
+
+
 def test_figures_are_counted_in_the_answers_where_there_is_no_report(environment: Environment) -> None:
     """The report of the lock is of an earlier evaluation, so its figures are those of another result."""
     path = environment.workspace / "predictions.parquet"
@@ -228,6 +254,34 @@ def test_an_experiment_of_this_clone_is_one_result_with_what_its_run_noted(envir
     assert (result.get("seed"), result.record["found in"]) == ("7", "experiment quarter")
     assert result.get("precision") == "bfloat16 on cuda"
     assert (result.figures["WAR"].value, result.clips) == (0.4, 60)
+
+
+def test_experiments_of_one_name_in_other_clones_stand_beside_those_of_this_one(
+    environment: Environment,
+) -> None:
+    """Names of repeats follow from seed and fold, so clones that share a server have the same."""
+    folder, baseline, name = environment.workspace, "b" * 40, "repeat-s1-f1"
+    author = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (folder / "dvc.lock").write_text(text_of(locked(seed=7)))
+    for words in (["add", "dvc.lock"], [*author, "commit", "-qm", "tried"]):
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    ref = f"refs/exps/{baseline[:2]}/{baseline[2:]}/{name}"
+    subprocess.run(["git", "update-ref", ref, "HEAD"], cwd=folder, check=True)
+    (folder / "dvc.lock").unlink()
+    server = Server(environment)
+
+    def experiment(of: str, war: float) -> None:
+        tags = {"erv.kind": "experiment", "erv.dvc_experiment": name, "erv.dvc_baseline": of}
+        whole = server.run(name, tags, metrics={"erv/mafw/WAR": war})
+        below = {"erv.stage": "evaluate", PARENT_TAG: whole}
+        server.run("evaluate@erv", below, metrics={"mafw/WAR": war, "mafw/clips": 60.0})
+
+    experiment(baseline, 0.4)  # this clone's
+    experiment("a" * 40, 0.5)  # of another baseline
+    experiment(baseline, 0.6)  # a colleague's, with other values of what the name doesn't say
+    results = own(gather(environment))
+    assert sorted(result.figures["WAR"].value or 0.0 for result in results) == [0.4, 0.5, 0.6]
+    assert ["kept nowhere" in " ".join(result.remarks) for result in results].count(False) == 1
 
 
 def test_any_model_that_was_evaluated_is_a_row(environment: Environment) -> None:

@@ -10,7 +10,7 @@ import pytest
 from erv.environment import Environment
 from erv.tracking.origin import who
 from tests.integration.prefect_api import ask
-from tests.integration.scratch import Background, Scratch, wait_until
+from tests.integration.scratch import Background, Scratch, seen_free, wait_until
 
 pytestmark = pytest.mark.integration
 
@@ -82,6 +82,31 @@ def test_signals(scratch: Scratch, running: Background, signum: int, code: int) 
         assert "Traceback" not in running.text()
         tags = ask(scratch.environment, f"/flow_runs/{flow_run_id}")["tags"]
         assert f"erv-run-by:{who(scratch.folder)} in {scratch.folder}" in tags
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_the_workspace_is_held_until_the_last_stage_has_ended(scratch: Scratch, signum: int) -> None:
+    def stages() -> list[str]:
+        lines = [" ".join(process.cmdline()) for process in scratch.processes()]
+        return [line for line in lines if "work.py" in line]
+
+    scratch.control("make", f"{40 + signum} slow")
+    running = scratch.start("run", "make")
+    try:
+        running.wait_for("[make@a] INFO begins")
+        running.wait_for("[make@b] INFO begins")
+        running.process.send_signal(signum)
+        time.sleep(1)
+        assert stages(), "they take four seconds to end"
+        running.process.send_signal(signal.SIGINT)  # somebody who is impatient
+        lock, note = (scratch.folder / ".erv" / name for name in ("pipeline.lock", "flow_run"))
+        assert not seen_free(lock, note, stages)
+        running.process.wait(30)
+        nothing_is_left(scratch)
+    finally:
+        running.end()
+        for process in scratch.processes():
+            process.kill()
 
 
 @pytest.mark.slow

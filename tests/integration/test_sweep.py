@@ -18,7 +18,7 @@ from erv.environment import Environment
 from erv.stack import flow_runs
 from erv.sweep.folder import Folder
 from tests.integration.prefect_api import ask
-from tests.integration.scratch import wait_until
+from tests.integration.scratch import seen_free, wait_until
 from tests.integration.sweeping import SweepClone, size_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -190,6 +190,8 @@ def test_ctrl_c_stops_everything_and_the_sweep_goes_on_later(clone: SweepClone) 
     running.wait_for("[trial 0] [sft] INFO step 2", 180)
     running.wait_for("[trial 1] [sft] INFO step 2", 60)
     running.process.send_signal(signal.SIGINT)
+    folder = clone.folder / ".erv/sweeps/stopped"
+    assert not seen_free(folder / "lock", folder / "flow_run", clone.processes_below)
     assert running.process.wait(60) == 130, running.text()
     running.end()
     wait_until(lambda: not clone.processes_below(), 10)

@@ -25,6 +25,7 @@ from erv.pipeline.dead_holders import release_dead_holders
 from erv.pipeline.lock_file import PipelineError, keep_lock, read_lock_entries, repair_lock
 from erv.pipeline.process import GRACE_SECONDS
 from erv.pipeline.restored import damaged_outputs, remove_damaged_objects, remove_outputs
+from erv.pipeline.undisturbed import undisturbed
 
 Outcome = Literal["ran", "restored", "unchanged"]
 
@@ -303,12 +304,13 @@ def run_guarded(
             if cancelled():
                 raise StageCancelledError(f"{what}: cancelled")
     finally:
-        process.stdin.close()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()  # the kernel then kills what is below it
-            process.wait()
+        with undisturbed():
+            process.stdin.close()
+            try:
+                process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()  # the kernel then kills what is below it
+                process.wait()
         reader.join(1.0)
 
 

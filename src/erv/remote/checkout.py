@@ -15,15 +15,25 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from erv.environment import Environment
+from erv.errors import StackError
 from erv.files import remove, write_text
 from erv.pipeline import StageCancelledError
 from erv.remote.commit import REF, CommitError, bundle_uri, git, patch_bytes, patch_id
+from erv.remote.fetched import COMMITS, note_fetched
 from erv.remote.request import Request
 from erv.stack.dvc_remote import write_dvc_remote, write_private
 from erv.storage.store import Store
 
 _REPOSITORY, _CACHE, _CHECKOUTS, _SOURCES = "repository.git", "cache", "checkouts", "sources"
 _RUNNING = "running"
+# For a bundle of gigabytes, or old files by the hundred thousand; a worker that is paused would have all
+# others wait for ever.
+_PATIENCE_SECONDS = 600.0
+_END_SECONDS = 30.0
+
+
+class HomeBusyError(StackError):
+    """Another worker holds the home, and doesn't give it up."""
 
 
 class Home:
@@ -56,10 +66,31 @@ class Home:
         """The git repository of all commits that were fetched."""
         return self.folder / _REPOSITORY
 
-    def alone(self) -> FileLock:
-        """While it is held, no attempt begins, and none ends."""
+    @contextlib.contextmanager
+    def alone(self, patience: float | None = None) -> Iterator[None]:
+        """While it is held, no attempt begins, and none ends.
+
+        Args:
+            patience: seconds to wait for others; longer than any of them should need by default.
+
+        Raises:
+            HomeBusyError: somebody holds it for longer.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / "repository.lock")
+        seconds = _PATIENCE_SECONDS if patience is None else patience
+        lock = FileLock(self.folder / "repository.lock")
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout:
+            raise HomeBusyError(
+                f"{lock.lock_file}: another worker has held this home for {seconds / 60:g} min; it is paused,"
+                f" or its disk hangs: end it (`fuser {lock.lock_file}` names it), and run the same command"
+                " again"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def running(self) -> list[str]:
         """The attempts that live, by the names of their checkouts; hold `alone`."""
@@ -113,7 +144,8 @@ class Home:
                 return repository
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 file = store.download(bundle_uri(bucket, commit), Path(folder) / "commit.bundle")
-                git(repository, "fetch", "--quiet", "--no-tags", str(file), f"+{REF}:refs/erv/{commit}")
+                git(repository, "fetch", "--quiet", "--no-tags", str(file), f"+{REF}:{COMMITS}/{commit}")
+            note_fetched(repository, commit)
             if not _has(repository, commit):
                 raise CommitError(f"{bundle_uri(bucket, commit)}: has another commit; delete that object")
         return repository
@@ -145,11 +177,14 @@ class Home:
             self._set_up(environment, folder)
             yield folder
         finally:
-            with self.alone():
+            try:
+                with self.alone(_END_SECONDS):
+                    lives.release()
+                    (self.folder / _RUNNING / f"{name}.lock").unlink(missing_ok=True)
+                    if not _undelivered(folder):
+                        remove(folder)
+            except HomeBusyError:  # what the stage made counts all the same; the next attempt sweeps up
                 lives.release()
-                (self.folder / _RUNNING / f"{name}.lock").unlink(missing_ok=True)
-                if not _undelivered(folder):
-                    remove(folder)
 
     def leftovers(self) -> list[Path]:
         """The checkouts of attempts that have ended without telling MLflow all."""

@@ -17,6 +17,7 @@ from erv.errors import StackError
 from erv.files import remove
 from erv.remote.checkout import Home
 from erv.remote.commit import git
+from erv.remote.fetched import COMMITS, fetched_at, fetched_commits, note_fetched, stamp_of
 
 KEEP_VARIABLE = "ERV_WORKER_KEEP_DAYS"
 KEEP_DAYS = 30.0
@@ -115,10 +116,17 @@ def _old(path: Path, before: float) -> int | None:
 
 def _old_commits(repository: Path, before: float, *, dry: bool) -> int:
     """Drops commits that were fetched earlier, with what only they have."""
-    folder = repository / "refs/erv"
-    old = [path for path in folder.glob("*") if path.stat().st_mtime < before]
+    old = []
+    for commit in fetched_commits(repository):
+        fetched = fetched_at(repository, commit)
+        if fetched is None and not dry:
+            note_fetched(repository, commit)  # its age counts from now on
+        elif fetched is not None and fetched < before:
+            old.append(commit)
     if old and not dry:
-        for path in old:
-            git(repository, "update-ref", "-d", f"refs/erv/{path.name}")
+        for commit in old:
+            git(repository, "update-ref", "-d", f"{COMMITS}/{commit}")
         git(repository, "gc", "--quiet", "--prune=now")
+        for commit in old:
+            stamp_of(repository, commit).unlink(missing_ok=True)
     return len(old)

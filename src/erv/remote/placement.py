@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from erv.errors import SettingsError
 from erv.pipeline import PipelineStage, TargetError, select
 from erv.settings import Settings
+from erv.settings.machine import pool_for
 from erv.settings.pool_name import check_pool_name
 
 
@@ -64,7 +65,7 @@ def places(stages: Sequence[PipelineStage], placement: Mapping[str, str]) -> dic
             f"placement names {', '.join(unknown)}, which is no stage of dvc.yaml; expected some of"
             f" {names}, or one stage such as {stages[-1].name}"
         )
-    found = {stage.name: placement.get(stage.name, placement.get(stage.group)) for stage in stages}
+    found = {stage.name: pool_for(stage.name, placement) for stage in stages}
     return {name: pool for name, pool in found.items() if pool}
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from erv.errors import DataError
+from erv.remote.commit import SENT_APART
 
 VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
@@ -57,7 +58,6 @@ class Request:
         return asdict(self)
 
 
-_ALLOWED_FILES = {"dvc.lock", "params.yaml"}
 _ALLOWED_VARIABLES = {"ERV_FLOW_RUN_ID", "ERV_PARENT_RUN_ID"}
 
 
@@ -79,7 +79,7 @@ def read_request(document: Mapping[str, Any]) -> Request:
             _STAGE.fullmatch(request.stage)
             and _COMMIT.fullmatch(request.commit)
             and all(_STAGE.fullmatch(name) for name in request.upstream)
-            and set(request.files) <= _ALLOWED_FILES
+            and set(request.files) <= set(SENT_APART)
             and set(request.variables) <= _ALLOWED_VARIABLES
         )
     except (TypeError, AttributeError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def measured(
     about = read_json(files.read(lock, f"evaluate@{policy}", METRICS_FILE, None))
     if _reports(lock, policy):
         comparison = read_json(files.read(lock, _REPORT, COMPARISON, reported))
-        if policy in comparison.get("policies", {}):
-            return of_comparison(comparison, policy)
+        if (found := in_comparison(comparison, policy, files, _run_named(reported))) is not None:
+            return found
     answers = files.read(lock, f"evaluate@{policy}", PREDICTIONS, evaluated)
     counted = None if answers is None else _counted(answers, policy, about, seed)
     if counted is not None:
@@ -73,6 +74,55 @@ def measured(
         names = ("overall", *tested_by(lock[f"evaluate@{policy}"]))
         return Measured({name: {} for name in names}, {}, judge, remarks=(_GONE,))
     return Measured(*of_values(values), judge, remarks=(NO_INTERVALS,))
+
+
+def in_comparison(comparison: Mapping[str, Any], policy: str, files: Files, where: str) -> Measured | None:
+    """The figures of a policy in a comparison of anybody; None if it isn't in there.
+
+    Args:
+        comparison: as its file has it.
+        policy: the policy.
+        files: is told of one that has another form, which somebody may have written by hand.
+        where: it was found.
+    """
+    if not comparison:
+        return None
+    if not _is_whole(comparison, policy):
+        files.remarks.append(f"{where}: the figures of {policy} have a form that no report has; left out")
+        return None
+    return of_comparison(comparison, policy) if policy in comparison["policies"] else None
+
+
+def _is_whole(comparison: Mapping[str, Any], policy: str) -> bool:
+    """Whether all that is read of a policy in a comparison is of the right kind."""
+    policies, clips = comparison.get("policies"), comparison.get("clips", {})
+    share, draws = comparison.get("confidence"), comparison.get("bootstrap_samples")
+    if not (isinstance(policies, dict) and isinstance(clips, dict) and _numbers([share, draws])):
+        return False
+    scopes = policies.get(policy, {})
+    return (
+        isinstance(scopes, dict)
+        and _numbers([clips.get(scope) for scope in scopes])
+        and all(isinstance(values, dict) for values in scopes.values())
+        and all(_is_figure(values[name]) for values in scopes.values() for name in METRICS if name in values)
+    )
+
+
+def _is_figure(item: Any) -> bool:
+    return isinstance(item, dict) and _numbers([item.get(name) for name in ("value", "low", "high")])
+
+
+def _numbers(values: Sequence[Any]) -> bool:
+    """Whether each is a finite number or isn't there."""
+    return all(
+        value is None
+        or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))
+        for value in values
+    )
+
+
+def _run_named(run: Run | None) -> str:
+    return COMPARISON if run is None else f"{COMPARISON} of MLflow run {run.info.run_id[:8]}"
 
 
 def of_comparison(comparison: Mapping[str, Any], policy: str) -> Measured:
@@ -108,7 +158,7 @@ def of_values(
             continue
         if metric in METRICS:
             scopes.setdefault(scope, {})[metric] = Figure(value)
-        elif metric == "clips":
+        elif metric == "clips" and math.isfinite(value):
             clips[scope] = int(value)
     return scopes, clips
 
@@ -144,8 +194,8 @@ def _counted(answers: bytes, policy: str, about: Mapping[str, Any], seed: int) -
     return of_comparison({**found, "judge": about.get("judge")}, policy)
 
 
-def _judge(described: Mapping[str, Any] | None) -> str:
-    if not described or "name" not in described:
+def _judge(described: Any) -> str:
+    if not isinstance(described, dict) or "name" not in described:
         return UNKNOWN
     digest = described.get("digest")
     return f"{described['name']}, version {str(digest)[:DIGITS]}" if digest else str(described["name"])

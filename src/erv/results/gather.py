@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from erv.environment import Environment
@@ -122,10 +123,11 @@ def gather(environment: Environment, *, foreign: bool = True) -> Gathered:
         )
     files = Files(environment)
     evaluations = _evaluations(places)
+    locked = {digest: [*_results(digest, item, runs, files)] for digest, item in evaluations.items()}
     found = [
-        *(result for item in evaluations.items() for result in _results(*item, runs, files)),
+        *chain.from_iterable(locked.values()),
         *evaluated_models(runs, files, places),
-        *without_lock(runs, files, places, set(evaluations), environment),
+        *without_lock(runs, files, places, locked),
     ]
     found.sort(key=lambda item: (item.dataset, item.policy, item.record.get("date", ""), item.key))
     return Gathered(

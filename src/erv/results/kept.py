@@ -19,6 +19,7 @@ from erv.tracking.rest import Refused, Run
 WORKSPACE = "the workspace"
 _SHOWN = 8  # digits of a commit or run
 _LOG = ("log", "--all", "--full-history", "-m", "--format=C %H", "--raw", "--no-abbrev")
+_LOG_SECONDS = 120.0  # a long history on a slow disk takes a while
 _COMMIT = re.compile(r"C ([0-9a-f]{40})")
 _EXPERIMENT = re.compile(
     r"(?P<commit>[0-9a-f]{40}) refs/exps/(?P<first>[0-9a-f]{2})/(?P<rest>[0-9a-f]{38})/(?P<name>[^/]+)"
@@ -54,32 +55,38 @@ def of_workspace(workspace: Path) -> Iterator[Kept]:
 
 
 def of_git(workspace: Path, remarks: list[str]) -> Iterator[Kept]:
-    """Those of all commits of this clone, newest first, experiments of DVC among them; equal ones once.
+    """Those of all commits of this clone, newest first, experiments of DVC among them.
+
+    Equal ones of commits come once; each experiment has its own, whose run may be another.
 
     Args:
         workspace: the clone.
         remarks: takes a sentence on each that can't be read.
     """
-    log = git(workspace, *_LOG, "--", f"./{NAME}")
+    log = git(workspace, *_LOG, "--", f"./{NAME}", seconds=_LOG_SECONDS)
     if log is None:
+        if git(workspace, "rev-parse", "--git-dir") is not None:
+            remarks.append(
+                f"git can't list the commits of {NAME} within {_LOG_SECONDS:g} s, so results of other commits"
+                " and of experiments of DVC are missing; `git gc`, or a quieter machine, makes it faster"
+            )
         return
-    commit, seen, of_commit = "", set[str](), _experiments(workspace)
+    commit, seen, of_commit = "", set[tuple[str, bool]](), _experiments(workspace)
     for line in log.splitlines():
         if match := _COMMIT.match(line):
             commit = match[1]
-        elif (match := _BLOB.match(line)) and match[1] not in seen:
-            seen.add(match[1])
-            content = git(workspace, "cat-file", "blob", match[1])
+        elif match := _BLOB.match(line):
             experiment = of_commit.get(commit)
+            one = (commit if experiment else match[1], experiment is not None)
+            if one in seen:
+                continue
+            seen.add(one)
+            content = git(workspace, "cat-file", "blob", match[1])
             where = f"experiment {experiment[1]}" if experiment else f"commit {commit[:_SHOWN]}"
-            lock = None if content is None else _parsed(content, where, remarks)
-            if lock is not None:
+            if content is None:
+                remarks.append(f"{where}: git can't read its {NAME} now; it is left out")
+            elif (lock := _parsed(content, where, remarks)) is not None:
                 yield Kept(lock, where, experiment=experiment)
-
-
-def experiments(workspace: Path) -> list[str]:
-    """The names of the experiments of DVC that this clone has."""
-    return sorted({name for _, name in _experiments(workspace).values()})
 
 
 def _experiments(workspace: Path) -> dict[str, tuple[str, str]]:

@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from erv.environment import Environment
 from erv.parameters import decides
 from erv.pipeline.lock_file import NAME as LOCK
 from erv.register.evaluation import DIGEST_TAG, MODEL_TAG
 from erv.results.figures_of import (
     NO_INTERVALS,
     Measured,
-    of_comparison,
+    in_comparison,
     of_values,
     read_json,
     scopes_of,
 )
 from erv.results.files import Files
-from erv.results.kept import Kept, experiments
+from erv.results.kept import Kept
 from erv.results.result import UNKNOWN, Result
-from erv.results.runs import EVALUATION, Runs, asked_of, ran_with, record_of
+from erv.results.runs import EVALUATION, Runs, asked_of, experiment_of, ran_with, record_of
 from erv.results.settings_of import origin_of, setting_of
 from erv.tracking.description import EXPERIMENT, FLOW, KIND_TAG
-from erv.tracking.experiments import NAME_TAG
-from erv.tracking.lock_entries import ENTRY_TAG, run_tag
+from erv.tracking.lock_entries import ENTRY_TAG, entry_hash, run_tag
 from erv.tracking.rest import Run
 
 _EVALUATE = "evaluate@"
 _FIGURES = "figures.json"
+_SAME = 1e-6  # between figures of one result, which files and servers may have rounded
 _TESTING = ("evaluate", "ingest", "validate", "extract")  # the stages that decide how a given model is tested
 _NO_LOCK = (
     f"its {LOCK} is kept nowhere that can be read from here, so the setting is what its run noted when it"
@@ -53,10 +53,8 @@ def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterat
             continue
         title = tags.get(MODEL_TAG, run.info.run_name)
         comparison = read_json(files.artifact(run, _FIGURES))
-        if title in comparison.get("policies", {}):
-            figures = of_comparison(comparison, title)
-        else:
-            figures = Measured(*of_values(run.data.metrics), remarks=(NO_INTERVALS,))
+        figures = in_comparison(comparison, title, files, f"{_FIGURES} of MLflow run {run.info.run_id[:8]}")
+        figures = figures or Measured(*of_values(run.data.metrics), remarks=(NO_INTERVALS,))
         below = runs.evaluating(run.info.run_id)
         record = {
             **record_of(run),
@@ -83,7 +81,7 @@ def evaluated_models(runs: Runs, files: Files, places: Sequence[Kept]) -> Iterat
 
 
 def without_lock(
-    runs: Runs, files: Files, places: Sequence[Kept], known: Collection[str], environment: Environment
+    runs: Runs, files: Files, places: Sequence[Kept], known: Mapping[str, Sequence[Result]]
 ) -> Iterator[Result]:
     """Results of flows and experiments of which only the MLflow runs are left.
 
@@ -91,18 +89,15 @@ def without_lock(
         runs: of MLflow.
         files: where runs are that didn't finish.
         places: the locks that were found.
-        known: hashes of the lock entries of evaluations in them.
-        environment: of the clone, whose experiments of DVC are in those locks.
+        known: the results of the lock entries of evaluations in them, by the hashes of those.
     """
     with_lock = {place.run.info.run_id for place in places if place.run is not None}
-    here = set(experiments(environment.workspace))
+    here = _of_experiments(places, known)
     seen = set(known)  # an entry that several runs have is one result
     for run in runs.whole:
         tags = run.data.tags
         kind = tags.get(KIND_TAG)
         if kind not in (FLOW, EXPERIMENT) or run.info.run_id in with_lock:
-            continue
-        if kind == EXPERIMENT and tags.get(NAME_TAG) in here:
             continue
         values = run.data.metrics
         for policy in sorted({name.partition("/")[0] for name in values if name.count("/") == 2}):
@@ -113,6 +108,8 @@ def without_lock(
             if entry is not None:
                 seen.add(entry)
             figures = Measured(*of_values(values, f"{policy}/"), remarks=(_NO_LOCK,))
+            if kind == EXPERIMENT and _is_one_of(here.get(experiment_of(run), ()), policy, figures):
+                continue
             record = {
                 **record_of(evaluated or run),
                 **({} if entry is None else {"lock entry": entry}),
@@ -133,6 +130,37 @@ def without_lock(
                     complete=False,
                     identity=entry or run.info.run_id,
                 )
+
+
+def _of_experiments(
+    places: Sequence[Kept], known: Mapping[str, Sequence[Result]]
+) -> dict[tuple[str | None, str | None], list[Result]]:
+    """The results of the experiments of DVC that this clone has, by baseline and name."""
+    found: dict[tuple[str | None, str | None], list[Result]] = {}
+    for place in places:
+        if place.experiment is not None:
+            results = found.setdefault(place.experiment, [])
+            for name, entry in place.lock.items():
+                if name.startswith(_EVALUATE):
+                    results += known.get(entry_hash(entry), ())
+    return found
+
+
+def _is_one_of(results: Sequence[Result], policy: str, figures: Measured) -> bool:
+    """Whether figures are those of results of an experiment of the same baseline and name.
+
+    Another clone may have one of that name: names of repeats follow from seed, fold and parameters. Then it
+    measured something else.
+    """
+    mine = [result for result in results if result.policy == policy]
+    return bool(mine) and all(
+        math.isclose(figure.value, other.value, abs_tol=_SAME)
+        for result in mine
+        for name, figure in figures.scopes.get(result.dataset, {}).items()
+        if (other := result.figures.get(name)) is not None
+        and figure.value is not None
+        and other.value is not None
+    )
 
 
 def _evaluated_in(run: Run, policy: str, runs: Runs, files: Files) -> Run | None:

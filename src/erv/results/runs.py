@@ -83,11 +83,12 @@ class Runs:
         """The runs of an experiment of DVC, by its baseline and its name."""
         if experiment is None:
             return []
-        return [
-            run.info.run_id
-            for run in self.whole
-            if (run.data.tags.get(BASELINE_TAG), run.data.tags.get(NAME_TAG)) == experiment
-        ]
+        return [run.info.run_id for run in self.whole if experiment_of(run) == experiment]
+
+
+def experiment_of(run: Run) -> tuple[str | None, str | None]:
+    """Baseline and name of the experiment of DVC that a run stands for."""
+    return run.data.tags.get(BASELINE_TAG), run.data.tags.get(NAME_TAG)
 
 
 def asked_of(setting: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ would:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -172,7 +173,7 @@ class MachineSettings(Section):
         Args:
             stage: as `dvc.yaml` names it, such as `grpo@erv`.
         """
-        return self.placement.get(stage, self.placement.get(stage.partition("@")[0]))
+        return pool_for(stage, self.placement)
 
     def processes_of(self, stage: str) -> int:
         """How many processes, each with a GPU of its own, a stage spreads over.
@@ -192,3 +193,13 @@ class MachineSettings(Section):
         A checkpoint can be read only under the layout that wrote it.
         """
         return "one" if self.accelerate is None else f"{self.accelerate}-{self.processes}"
+
+
+def pool_for(stage: str, placement: Mapping[str, str]) -> str | None:
+    """The work pool of a stage; None if it runs here.
+
+    Args:
+        stage: as `dvc.yaml` names it; it counts before its step, `grpo@erv` before `grpo`.
+        placement: `machine.placement`.
+    """
+    return placement.get(stage, placement.get(stage.partition("@")[0]))

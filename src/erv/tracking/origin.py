@@ -76,15 +76,15 @@ def committed_on(workspace: Path, path: Path) -> str | None:
     return (git(workspace, "log", "-1", "--format=%cs", "--", str(path)) or "").strip() or None
 
 
-def git(workspace: Path, *arguments: str) -> str | None:
-    """What git says; None if it fails or isn't there."""
+def git(workspace: Path, *arguments: str, seconds: float = 20) -> str | None:
+    """What git says; None if it fails, isn't there, or takes longer than so many seconds."""
     try:
         result = subprocess.run(
             ["git", "-C", str(workspace), *arguments],
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",  # names of files need not be text
-            timeout=20,
+            timeout=seconds,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

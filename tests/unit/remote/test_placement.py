@@ -66,3 +66,15 @@ def test_the_deployment_sends_stages_of_the_pipeline(settings: Settings) -> None
     sent = places(read_stages(ROOT), with_placement(settings, given).machine.placement)
     assert {name.partition("@")[0] for name in sent} == {"sft", "train_erv", "grpo"}
     assert set(sent.values()) == {"gpu"}
+
+
+def test_a_stage_knows_its_pool_as_its_run_does(settings: Settings) -> None:
+    """`erv doctor` and a stage ask the settings, a run asks with all stages: one rule."""
+    stages = read_stages(ROOT)
+    placed = with_placement(settings, {"grpo": "gpu", "grpo@erv": "big", "evaluate": "gpu"})
+    found = places(stages, placed.machine.placement)
+    assert {
+        stage.name: placed.machine.pool_of(stage.name) for stage in stages if stage.name in found
+    } == found
+    assert found["grpo@erv"] == "big"
+    assert {placed.machine.pool_of(stage.name) for stage in stages if stage.name not in found} == {None}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from erv.results.figures_of import Measured, of_comparison, of_values, scopes_of
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from erv.results.figures_of import Measured, in_comparison, of_comparison, of_values, scopes_of
 from erv.results.result import Figure
 
 
@@ -25,3 +31,43 @@ def test_all_clips_of_a_single_data_set_are_shown_once() -> None:
     assert scopes("overall", "mafw") == ["mafw"]
     assert scopes("overall", "dfew", "mafw") == ["overall", "dfew", "mafw"]
     assert scopes("overall") == ["overall"]
+
+
+HALF = {"policies": {"erv": {"mafw": {"WAR": {"value": 0.5}}}}}
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"policies": {"erv": {"mafw": {"WAR": 0.5}}}},
+        {"policies": {"erv": {"mafw": {"WAR": {"value": "half"}}}}},
+        {"policies": {"erv": {"mafw": {"WAR": {"value": True}}}}},
+        {"policies": {"erv": {"mafw": {"WAR": {"value": math.nan}}}}},
+        {"policies": {"erv": {"mafw": 0.5}}},
+        {"policies": {"erv": [0.5]}},
+        {"policies": ["erv"]},
+        {"policy": "erv"},
+        HALF | {"clips": {"mafw": "many"}},
+        HALF | {"clips": [12]},
+        HALF | {"confidence": "high"},
+    ],
+)
+def test_a_comparison_of_another_form_is_named_and_left_out(damaged: dict[str, Any]) -> None:
+    files = SimpleNamespace(remarks=[])
+    assert in_comparison(damaged, "erv", files, "a.json of MLflow run 0123abcd") is None
+    assert files.remarks == [
+        "a.json of MLflow run 0123abcd: the figures of erv have a form that no report has; left out"
+    ]
+
+
+def test_a_comparison_without_the_policy_or_with_a_judge_in_words_is_none_of_those() -> None:
+    files = SimpleNamespace(remarks=[])
+    assert in_comparison(HALF, "sft", files, "a.json") is None
+    found = in_comparison(HALF | {"judge": "name"}, "erv", files, "a.json")
+    assert found is not None
+    assert found.scopes["mafw"]["WAR"].value == 0.5
+    assert files.remarks == []
+
+
+def test_a_number_of_clips_that_is_none_is_unknown() -> None:
+    assert of_values({"mafw/WAR": 0.5, "mafw/clips": math.nan})[1] == {}

@@ -119,4 +119,6 @@ def test_raw_versions_stay_and_the_rest_goes(tmp_path: Path):
         "dvc": ["unfinished-uploads", "old-versions", "placed-stages"],
         "mlflow": ["unfinished-uploads", "old-versions"],
     }
-    assert rules["dvc"][2] == {"id": "placed-stages", "prefix": "remote/", "days": 60}
+    # Replaced pulses and checkpoints serve nobody: of two rules, the shorter one counts.
+    placed = {"id": "placed-stages", "prefix": "remote/", "days": 60, "noncurrent_days": 1}
+    assert rules["dvc"][2] == placed
