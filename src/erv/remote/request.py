@@ -9,6 +9,8 @@ from typing import Any
 
 from erv.errors import DataError
 
+# Files that travel with the request, not with its commit: a run may write the one, and set the other.
+SENT_APART = ("dvc.lock", "params.yaml")
 VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _STAGE = re.compile(r"\w[\w-]*(@[\w.-]+)?")
@@ -57,7 +59,6 @@ class Request:
         return asdict(self)
 
 
-_ALLOWED_FILES = {"dvc.lock", "params.yaml"}
 _ALLOWED_VARIABLES = {"ERV_FLOW_RUN_ID", "ERV_PARENT_RUN_ID"}
 
 
@@ -79,7 +80,7 @@ def read_request(document: Mapping[str, Any]) -> Request:
             _STAGE.fullmatch(request.stage)
             and _COMMIT.fullmatch(request.commit)
             and all(_STAGE.fullmatch(name) for name in request.upstream)
-            and set(request.files) <= _ALLOWED_FILES
+            and set(request.files) <= set(SENT_APART)
             and set(request.variables) <= _ALLOWED_VARIABLES
         )
     except (TypeError, AttributeError):
