@@ -23,6 +23,9 @@ from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
 CLAIM_SECONDS = 50.0
+# So many attempts in a row may be lost without getting further. Each gives its worker more time to start than
+# the one before.
+LOST_IN_A_ROW = 5
 # The same in a pool of Kubernetes, where a pod may wait for a GPU, for a node that is started for it, and for
 # an image of gigabytes. Prefect's worker there puts into the log of the run what keeps the pod from starting.
 POD_SECONDS = 3600.0

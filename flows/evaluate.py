@@ -28,11 +28,12 @@ from flows.artifacts import prefect_may_be_away
 from flows.cancellation import Cancellation
 from flows.clone import refuse_foreign_code
 from flows.console import leave_out_tracebacks_of_ended_runs
+from flows.form import Model
 from flows.origin import started_by
 
 
 @flow(name="evaluate", persist_result=False, retries=0)
-def evaluate(model: int | str = "champion") -> Any:
+def evaluate(model: Model = "champion") -> Any:
     """Measures a model on the present test sets, as the candidate is: WAR, UAR, EEA, EPC, FCR.
 
     Args:

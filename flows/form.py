@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 
 from erv.settings import profile
 from erv.settings.pool_name import PATTERN
-from erv.stack.deployments import PLACED_VARIABLE, STAGES_VARIABLE
+from erv.stack.deployments import PLACED_VARIABLE, SOURCES_VARIABLE, STAGES_VARIABLE
 
 
 class Offered:
@@ -48,6 +48,11 @@ def single_stages() -> list[str]:
     return [name for name in names if name not in several]
 
 
+def source_names() -> list[str]:
+    """The sources of `params.yaml`, which `erv run --deploy` reads; none for anybody else."""
+    return os.environ.get(SOURCES_VARIABLE, "").split()
+
+
 class Placing:
     """Takes STAGE=POOL in the form: a stage or group that there is when the schema is made, and any pool."""
 
@@ -67,3 +72,13 @@ Override = Annotated[
 ]
 PlacedStage = Annotated[str, Placing()]
 Workers = Annotated[int, Field(ge=1, le=32)]
+SourceNames = Sequence[Annotated[str, Offered(source_names, within=True)]]
+Hours = Annotated[float, Field(gt=0, le=24 * 366)]
+# Prefect's command line makes a number of `-p version=2`. As the default is a text, the form shows a field of
+# that kind, which takes numbers, too.
+Number = Annotated[int, Field(ge=1)]
+Version = Number | Annotated[str, Field(min_length=1, json_schema_extra={"examples": ["challenger", "4"]})]
+Model = (
+    Number
+    | Annotated[str, Field(min_length=1, json_schema_extra={"examples": ["champion", "4", "/a/folder"]})]
+)

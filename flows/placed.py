@@ -29,13 +29,12 @@ from erv.stack.pools import read_pool, worker_is_online
 from erv.stack.sweep_queue import SweepQueue
 from erv.tracking import lock_entries
 from erv.tracking.opening import PLACED_VARIABLE, SENT_VARIABLE
-from flows.attempt import Attempt, Lost, NoPoolError, Waiting, no_pool
+from flows.attempt import LOST_IN_A_ROW, Attempt, Lost, NoPoolError, Waiting, no_pool
 from flows.patience import NobodyComesError, Patience
 from flows.queued import Queued
 from flows.slots import Slots
 
 POLL_SECONDS = 2.0
-_LOST_IN_A_ROW = 5
 _MOST = 16  # stages in flight in a pool without a limit
 
 
@@ -165,7 +164,7 @@ class Placed:
                 reached = _reached(board)
                 # On machines that are taken away now and then, an attempt that got further isn't in vain.
                 lost, furthest = (1, reached) if reached > furthest else (lost + 1, furthest)
-                if lost >= _LOST_IN_A_ROW:
+                if lost >= LOST_IN_A_ROW:
                     raise StageFailedError(
                         f"{request.stage}: {lost} attempts in a row were lost, the last because {loss}; look"
                         f" at the workers of pool {self.places[request.stage]!r}, and run it again: it goes"

@@ -32,6 +32,7 @@ from erv.settings import Settings, load_settings
 from erv.stack.one_origin import check_servers
 from flows.clone import refuse_foreign_code
 from flows.console import leave_out_tracebacks_of_ended_runs
+from flows.form import Hours, Version
 
 HOURS = 168.0
 ANSWERS = 20  # nobody needs as many; a program that answers wrongly would ask for ever
@@ -63,11 +64,11 @@ class Approval(RunInput):
 
 
 @flow(name="promote", persist_result=False, retries=0)
-def promote(version: int | str = "challenger", hours: float = HOURS) -> Any:
+def promote(version: Version = "challenger", hours: Hours = HOURS) -> Any:
     """Asks a person whether a version becomes champion, and does as they say.
 
     Args:
-        version: its number or alias; Prefect's command line makes a number of `-p version=2`.
+        version: its number or alias.
         hours: how long to wait for an answer.
     """
     environment = load_environment()

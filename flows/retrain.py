@@ -26,7 +26,7 @@ from erv.sources import LOCKS, Selection, store_for
 from erv.stack.one_origin import check_servers
 from erv.tracking.lock_entries import TAG_LIMIT
 from flows.cancellation import Cancellation
-from flows.form import Workers
+from flows.form import SourceNames, Workers
 from flows.given import Given, applied
 from flows.train import MOST_WORKERS, WORKERS, run_pipeline
 from flows.wanted import Wanted
@@ -43,7 +43,7 @@ PENDING = Path(".erv") / "new_data.json"
     retries=0,
     task_runner=ThreadPoolTaskRunner(max_workers=MOST_WORKERS),  # type: ignore[arg-type]
 )
-def retrain(sources: Sequence[str] = (), workers: Workers = WORKERS) -> Any:
+def retrain(sources: SourceNames = (), workers: Workers = WORKERS) -> Any:
     """Looks whether pinned sources have new data; pins them again and runs the pipeline if so, else ends.
 
     Args:

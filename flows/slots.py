@@ -18,14 +18,22 @@ from erv.stack import flow_runs
 from erv.stack.flow_runs import FlowRun
 from erv.stack.pools import is_kubernetes, read_pool
 from erv.storage.store import Store, open_store
-from flows.attempt import POD_SECONDS
+from flows.attempt import CLAIM_SECONDS, LOST_IN_A_ROW, POD_SECONDS
 
-# A run that was taken and has no pulse yet: its worker may still be starting Python.
-UNBORN_SECONDS = 55.0
-# Who waits for a worker gives each that it asks more time to start than the one before; so must we.
-_MOST_STARTS = 5
+# A run that was taken and has no pulse yet: its worker may still be starting Python. Who waits for it decides
+# first.
+UNBORN_SECONDS = CLAIM_SECONDS + 5.0
 _LOOK_SECONDS = 4.0
 _NEEDED = ("key", "attempt", "bucket")
+
+
+def unborn_seconds(attempt: int) -> float:
+    """How long the worker of an attempt may take to start.
+
+    Its coordinator counts the workers that it has asked in vain, which are fewer than the attempts and at
+    most `LOST_IN_A_ROW`; it may not be here to be asked.
+    """
+    return UNBORN_SECONDS * min(attempt, LOST_IN_A_ROW)
 
 
 class Slots:
@@ -75,7 +83,7 @@ class Slots:
             return
         watched = self._watched.setdefault(run.id, Watched())
         still = watched.look(-int(waits) if pulse is None else int(pulse.get("count", 0)))
-        unborn = POD_SECONDS if waits else UNBORN_SECONDS * min(attempt, _MOST_STARTS)
+        unborn = POD_SECONDS if waits else unborn_seconds(attempt)
         if still <= (unborn if pulse is None else DEAD_SECONDS):
             return
         reason = f"its worker has given no sign of life for {still:.0f} s"

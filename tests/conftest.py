@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,17 +63,11 @@ def root() -> Path:
     return ROOT
 
 
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    """One real stack (S3, MLflow, Prefect on free ports of 127.0.0.1) in a workspace of its own.
-
-    The workspace is `stack.workspace`: a folder with `params.yaml` and the DVC configuration of the
-    repository. All integration tests share it, so a test uses bucket prefixes, experiments and names of its
-    own.
-    """
+@contextmanager
+def running_stack(workspace: Path) -> Iterator[Environment]:
+    """A real stack in a folder that is empty, stopped and gone at the end."""
     from erv.stack import clean, up
 
-    workspace = tmp_path_factory.mktemp("stack")
     shutil.copy(ROOT / "params.yaml", workspace)
     shutil.copytree(
         ROOT / ".dvc", workspace / ".dvc", ignore=shutil.ignore_patterns("*local*", "tmp", "cache")
@@ -81,3 +76,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
         yield up(workspace)
     finally:
         clean(workspace)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """One real stack (S3, MLflow, Prefect on free ports of 127.0.0.1) in a workspace of its own.
+
+    The workspace is `stack.workspace`: a folder with `params.yaml` and the DVC configuration of the
+    repository. All integration tests share it, so a test uses bucket prefixes, experiments and names of its
+    own.
+    """
+    with running_stack(tmp_path_factory.mktemp("stack")) as environment:
+        yield environment

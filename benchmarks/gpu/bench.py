@@ -141,6 +141,16 @@ class Bench:
         self.index = index
         return torch.tensor(written)
 
+    def scores(self, completions: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities of completions after the prompts of the last `generate`, [rows, completion]."""
+        ids = torch.cat([self.ids[:, : -self.completion], completions], dim=1).to(self.device)
+        bench = self.trainer
+        with torch.no_grad(), bench._rows_of_clips(self.index):
+            found: torch.Tensor = bench._get_per_token_logps_and_entropies(
+                bench.model, ids, torch.ones_like(ids), self.completion
+            )[0]
+        return found.float().cpu()
+
     def learn(self) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Log-probabilities of the completions in `ids`, and the gradients of the adapters."""
         bench, ids = self.trainer, self.ids.to(self.device)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.gpu import greedy
 from benchmarks.gpu.bench import Bench, Row
 from benchmarks.gpu.figures import Context, Lacks
 from erv.training.grpo import trainer
@@ -16,14 +17,17 @@ from erv.training.grpo.engine.client import EngineClient
 from erv.training.grpo.engine.lacks import vllm_fault
 from erv.training.grpo.engine.start import start_vllm
 
-GREEDY = 0.01  # a temperature at which the most probable token is drawn; vLLM takes none below it but 0
+_KL = 0.01  # nats per token between the engine and the policy, whose rounding differs
 
 
 def decode(context: Context) -> None:
     """See `decode_row`; on a CPU every row must be equal, on a GPU rounding may move a draw."""
     row = decode_row(Bench(context.size, context.device, context.folder, context.rounds))
+    gaps = row.pop("greedy")
     context.figures.add(**row)
     context.figures.say(_speeds(row))
+    for name, found in gaps.items():
+        context.figures.check(f"greedy tokens that differ, {name}", found, greedy.LIMITS[context.device])
     if not context.on_gpu:
         everywhere = all(
             found == total for found, total in (text.split(" of ") for text in row["difference"].values())
@@ -39,8 +43,16 @@ def vllm(context: Context) -> None:
         raise Lacks(fault)
     with start_vllm(bench.policy, bench.section, bench.runtime, bench.machine) as engine:
         row = by_engine(bench, engine)
-    context.figures.add(**row)
+    hold_engine(context, row)
     context.figures.say(_speeds(row))
+
+
+def hold_engine(context: Context, row: Row) -> None:
+    """Adds a row of `by_engine`, and holds that engine and policy are the same model."""
+    found = row.pop("greedy")["vLLM"]
+    context.figures.add(**row)
+    context.figures.check("greedy tokens that differ, vLLM", found, greedy.LIMITS[context.device])
+    context.figures.check("KL of the engine to the policy", row["difference"]["engine/kl"], _KL)
 
 
 def _speeds(row: Row) -> str:
@@ -49,7 +61,10 @@ def _speeds(row: Row) -> str:
 
 
 def decode_row(bench: Bench) -> Row:
-    """Generation of all completions, with the base held in half precision on a GPU."""
+    """Generation of all completions, with the base held in half precision on a GPU.
+
+    Beside the figures, `greedy` has what `greedy.gap` says of each way.
+    """
     write = trainer.write_with_static_cache
 
     def written(static: bool, graph: bool = False) -> torch.Tensor:
@@ -69,6 +84,9 @@ def decode_row(bench: Bench) -> Row:
     on_gpu = bench.device.type == "cuda"
     with bench.held_in_half() if on_gpu else nullcontext():
         row, found = bench.turns(sides)
+        best = {name: greedy.written_greedily(bench, side) for name, side in sides.items()}
+        ours = best.pop("growing cache")
+        row["greedy"] = {name: greedy.gap(bench, ours, other) for name, other in best.items()}
     first = found["growing cache"]
     tokens = first.numel()
     row["tokens_per_second"] = {name: round(tokens / value, 1) for name, value in row["seconds"].items()}
@@ -83,7 +101,7 @@ def decode_row(bench: Bench) -> Row:
 
 def by_engine(bench: Bench, engine: EngineClient) -> Row:
     """The same for any engine: speed, equal rows, and log-probabilities against the trainer's own."""
-    ours, temperature = bench.trainer, bench.trainer.temperature
+    ours = bench.trainer
 
     def written(by: EngineClient | None) -> torch.Tensor:
         ours._engine, engine._handed_over = by, None
@@ -94,19 +112,14 @@ def by_engine(bench: Bench, engine: EngineClient) -> Row:
 
     with bench.held_in_half() if bench.device.type == "cuda" else nullcontext():
         row, found = bench.turns({"growing cache": lambda: written(None), "vLLM": lambda: written(engine)})
-        sampled, ids = torch.tensor(bench.log_probs), bench.ids.to(bench.device)  # vLLM's turn was the last
-        with torch.no_grad(), ours._rows_of_clips(bench.index):
-            scores, _, _ = ours._get_per_token_logps_and_entropies(
-                ours.model, ids, torch.ones_like(ids), bench.completion
-            )
-        ours.temperature = GREEDY
-        equal = written(None) == written(engine)
-        ours.temperature = temperature
+        sampled = torch.tensor(bench.log_probs)  # vLLM's turn was the last
+        scores = bench.scores(found["vLLM"])
+        mine, its = (greedy.written_greedily(bench, lambda by=by: written(by)) for by in (None, engine))
+        row["greedy"] = {"vLLM": greedy.gap(bench, mine, its)}
     tokens = found["vLLM"].numel()
     row["tokens_per_second"] = {name: round(tokens / value, 1) for name, value in row["seconds"].items()}
-    scores = scores.cpu()
     row["difference"] = {
-        "greedy rows equal": f"{int(equal.all(1).sum())} of {len(equal)}",
+        "greedy rows equal": f"{int((mine == its).all(1).sum())} of {len(mine)}",
         "log-probabilities": float((scores - sampled).abs().max()),
         **agreement(scores, sampled, torch.ones_like(scores), bench.section.generation_ratio_cap),
     }

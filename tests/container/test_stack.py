@@ -188,8 +188,8 @@ def test_the_next_run_goes_on_while_every_server_restarts(server: Server) -> Non
         server.compose("restart", service)
         server.compose("up", "--detach", "--wait", service)
         states[service] = ask(server.outside(), f"/flow_runs/{run['id']}")["state_type"]
-    assert set(states.values()) <= {"RUNNING", "COMPLETED"}, states
-    assert states["mlflow"] == "RUNNING", "longer training is needed to see the others restart"
+    # It ran before the first as well, so each of them was away in the middle of it.
+    assert set(states.values()) == {"RUNNING"}, f"longer training is needed to see all restart: {states}"
     state = ended(server, run["id"])
     output, _ = process.communicate(timeout=120)
     print(output[-3000:])

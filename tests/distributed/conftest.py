@@ -1,4 +1,4 @@
-"""One stack for all cases, with the pools as `erv run --worker` makes them."""
+"""One stack for all cases, with PostgreSQL behind it, and the pools as `erv run --worker` makes them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,25 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
+from tests.conftest import running_stack
+from tests.distributed.databases import Databases, behind_the_servers
 from tests.distributed.topology import Clone, Worker
+from tests.support.postgres import postgres
+
+
+@pytest.fixture(scope="session")
+def databases() -> Iterator[Databases]:
+    """PostgreSQL, as a server of several people has it; without it, all fails and says what to install."""
+    with postgres() as server:
+        yield Databases(server)
+
+
+@pytest.fixture(scope="session")
+def stack(databases: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
+    """The stack of `tests/conftest.py`, but MLflow and Prefect keep what they know in PostgreSQL."""
+    with behind_the_servers(databases), running_stack(tmp_path_factory.mktemp("stack")) as environment:
+        yield environment
+        assert not [*environment.stack.rglob("*.db")], "nothing is in SQLite"
 
 
 @pytest.fixture
@@ -30,12 +48,12 @@ def clone(new_clone: Callable[..., Clone]) -> Clone:
 def new_worker(
     stack: Environment, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Worker]]:
-    """Starts workers, which end with the test."""
+    """Starts workers, which end with the test; `servers` are those of the stack, by other addresses."""
     started: list[Worker] = []
 
-    def start(**variables: str) -> Worker:
+    def start(servers: Environment = stack, **variables: str) -> Worker:
         folder: Path = tmp_path_factory.mktemp("worker")
-        started.append(Worker(folder, stack, **variables))
+        started.append(Worker(folder, servers, **variables))
         return started[-1]
 
     yield start

@@ -12,18 +12,22 @@ import pytest
 
 from erv.environment import Environment
 from erv.stack import status, up
-from tests.distributed.topology import Clone, Worker
+from tests.distributed.databases import Databases
+from tests.distributed.topology import Clone, Worker, wait_until
 from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.distributed, pytest.mark.integration]
 
 
-def kill(stack: Environment, *names: str) -> None:
-    for server in status(stack.workspace):
-        if server.name in names and server.pid:
-            process = psutil.Process(server.pid)
-            for one in [process, *process.children(recursive=True)]:
-                os.kill(one.pid, signal.SIGKILL)
+def servers(stack: Environment, *names: str) -> list[psutil.Process]:
+    """The processes of servers; to find them takes seconds."""
+    found = [psutil.Process(one.pid) for one in status(stack.workspace) if one.name in names and one.pid]
+    return [one for server in found for one in (server, *server.children(recursive=True))]
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for one in processes:
+        os.kill(one.pid, signal.SIGKILL)
 
 
 @pytest.fixture(autouse=True)
@@ -37,13 +41,15 @@ def test_s3_is_restarted_in_the_middle_of_a_push(
 ) -> None:
     clone.control("tune", "2 0.1 big 400")
     clone.commit()
-    worker = new_worker()
+    worker, s3 = new_worker(), servers(stack, "s3")
     run = clone.start("run")
     try:
         worker.background.wait_for("storing the outputs", 120)
-        time.sleep(1)
-        kill(stack, "s3")
+        wait_until(clone.is_sending, 60, "an object that is on its way")
+        kill(s3)
         time.sleep(3)
+        waits = "can't be reached" in worker.background.text() or "trying again" in worker.background.text()
+        assert worker.pushes() or waits, "it had come to its end before"
         up(stack.workspace)
         assert run.process.wait(300) == 0, run.text() + worker.background.text()
     finally:
@@ -55,15 +61,17 @@ def test_s3_is_restarted_in_the_middle_of_a_push(
 
 
 def test_mlflow_and_prefect_are_down_for_a_minute(
-    stack: Environment, clone: Clone, new_worker: Callable[..., Worker]
+    stack: Environment, clone: Clone, new_worker: Callable[..., Worker], databases: Databases
 ) -> None:
+    """With their database, which loses its power meanwhile."""
     clone.control("tune", "45 1")
     clone.commit()
     worker = new_worker()
     run = clone.start("run")
     try:
         run.wait_for("step 2", 120)
-        kill(stack, "mlflow", "prefect")
+        kill(servers(stack, "mlflow", "prefect"))
+        databases.server.restart()
         time.sleep(60)
         up(stack.workspace)
         assert run.process.wait(300) == 0, run.text() + worker.background.text()

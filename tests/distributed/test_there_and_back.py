@@ -7,13 +7,18 @@ from collections.abc import Callable
 import pytest
 
 from erv.environment import Environment
+from tests.distributed.databases import Databases
 from tests.distributed.topology import Clone, Worker, runs_of_pool
 
 pytestmark = [pytest.mark.distributed, pytest.mark.integration]
 
 
 def test_it_runs_there_and_comes_back(
-    stack: Environment, clone: Clone, new_clone: Callable[..., Clone], new_worker: Callable[..., Worker]
+    stack: Environment,
+    clone: Clone,
+    new_clone: Callable[..., Clone],
+    new_worker: Callable[..., Worker],
+    databases: Databases,
 ) -> None:
     worker = new_worker()
     ahead = " ".join(clone.erv("run", "--dry").stdout.split())
@@ -38,6 +43,8 @@ def test_it_runs_there_and_comes_back(
     assert run.data.tags["erv.placed_in"] == "gpu"
     assert parent.data.tags["erv.run.tune"] == run.info.run_id
     assert run.data.tags["erv.git_commit"] == clone.head()
+    assert databases.count("mlflow", "SELECT count(*) FROM runs") >= 4, "the parent and three stages"
+    assert databases.count("prefect", "SELECT count(*) FROM flow_run") >= 2, "the parent and the placed stage"
     count = len(runs_of_pool(stack))
     again = clone.erv("run")
     assert "3 stages: 3 unchanged" in again.stdout, again.stdout

@@ -6,6 +6,7 @@ The pipeline is small, but everything else is real: S3, Prefect and its workers,
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -13,12 +14,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
 
 from erv.environment import Environment, child_environment
+from tests.container.snapshot import store
 from tests.integration.prefect_api import ask
+from tests.integration.proxy import Proxy
 from tests.integration.scratch import Background, Scratch
 
 PIPELINE = """
@@ -107,8 +112,6 @@ class Clone(Scratch):
         self.commit()
 
     def _use(self, bucket: str) -> None:
-        import dataclasses
-
         from erv.stack.dvc_remote import write_dvc_remote
 
         self.environment = dataclasses.replace(self.environment, dvc_bucket=bucket)
@@ -152,6 +155,50 @@ class Clone(Scratch):
         bucket = self.environment.dvc_bucket
         return [info.key for info in open_store(self.environment).list(f"s3://{bucket}/remote")]
 
+    def is_sending(self) -> bool:
+        """Whether an object of several parts is on its way to the bucket."""
+        bucket = self.environment.dvc_bucket
+        return bool(store(self.environment).list_multipart_uploads(Bucket=bucket).get("Uploads"))
+
+    def stored(self) -> dict[str, tuple[int, str | None]]:
+        """All objects of the bucket, each with its size and the mark of its content."""
+        from erv.storage.store import open_store
+
+        found = open_store(self.environment).list(f"s3://{self.environment.dvc_bucket}")
+        return {info.key: (info.size, info.etag) for info in found}
+
+
+class Cable:
+    """Through which one machine alone reaches the servers; it can be pulled.
+
+    Attributes:
+        environment: the servers, as that machine knows them.
+    """
+
+    def __init__(self, stack: Environment) -> None:
+        addresses = [str(url) for url in (stack.s3_endpoint, stack.mlflow_uri, stack.prefect_ui_url)]
+        s3, mlflow, prefect = self._proxies = [Proxy(url) for url in addresses]
+        self.environment = dataclasses.replace(
+            stack,
+            s3_endpoint=s3.endpoint,
+            mlflow_uri=mlflow.endpoint,
+            prefect_ui_url=prefect.endpoint,
+            prefect_api_url=f"{prefect.endpoint}/api",
+        )
+
+    @contextmanager
+    def pulled(self) -> Iterator[None]:
+        """Nothing passes until the end of the block."""
+        with ExitStack() as all_of_them:
+            for proxy in self._proxies:
+                all_of_them.enter_context(proxy.silent())
+            yield
+
+    def close(self) -> None:
+        """Takes no more connections."""
+        for proxy in self._proxies:
+            proxy.close()
+
 
 class Worker:
     """`erv run --worker --pool gpu` in a clone of its own."""
@@ -192,6 +239,10 @@ class Worker:
     def flow_processes(self) -> list[psutil.Process]:
         """The process of the flow run that it has."""
         return [p for p in self.tree() if "prefect.engine" in " ".join(_words(p))]
+
+    def pushes(self) -> list[psutil.Process]:
+        """The processes that store outputs."""
+        return [p for p in self.tree() if {"dvc", "push"} <= set(_words(p))]
 
     def signal(self, signum: int) -> list[psutil.Process]:
         """Sends a signal to the worker and everything below it, and returns those processes."""

@@ -46,6 +46,8 @@ class Proxy:
         self.cut_share, self.status_share, self.status = 0.0, 0.0, 503
         self.refused: dict[str, str] = {}
         self.endpoint = f"http://127.0.0.1:{self._port}"
+        self._passes = threading.Event()
+        self._passes.set()
         self._listen()
 
     def close(self) -> None:
@@ -70,6 +72,18 @@ class Proxy:
             self._listen()
 
     @contextlib.contextmanager
+    def silent(self) -> Iterator[None]:
+        """Passes nothing on, in either direction, as a cable that was pulled: no end, no reset, no answer.
+
+        What was sent meanwhile goes on its way at the end, as TCP sends it again.
+        """
+        self._passes.clear()
+        try:
+            yield
+        finally:
+            self._passes.set()
+
+    @contextlib.contextmanager
     def counted(self) -> Iterator[list[int]]:
         """The bytes that came from the server meanwhile, in a list that holds them at the end."""
         before, count = self.received, [0]
@@ -83,6 +97,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _address = listener.accept()
+                self._passes.wait()
                 try:
                     server = socket.create_connection(self._server)
                 except OSError:  # the server is down: so are we
@@ -103,6 +118,7 @@ class Proxy:
         dropped = 0  # bytes of a refused request's body that are still to come
         with contextlib.suppress(OSError):
             while data := client.recv(1 << 16):
+                self._passes.wait()
                 if dropped:
                     dropped -= len(data)
                     continue
@@ -124,6 +140,7 @@ class Proxy:
     def _down(self, client: socket.socket, server: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := server.recv(1 << 16):
+                self._passes.wait()
                 if self.delay:
                     time.sleep(self.delay)
                 with self._guard:

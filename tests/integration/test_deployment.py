@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
+import yaml
 
 from erv.environment import Environment, child_environment
 from erv.stack.lost_runs import close_lost
@@ -153,15 +156,29 @@ def test_the_deployment_has_the_workers_that_are_asked_for(
     )
 
 
-NAMES = (
-    "train/local",
-    "train/distributed",
-    "evaluate/any",
-    "promote/model",
-    "retrain/scheduled",
-    "sweep/local",
-    "promote/local",
+NAMES = tuple(
+    f"{Path(one['entrypoint'].partition(':')[0]).stem}/{one['name']}"
+    for one in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
 )
+
+
+def has_a_field(shown: dict[str, Any]) -> bool:
+    """Whether the form shows a field for a parameter at once.
+
+    Prefect's page picks the kind of value that the default has, and has no field for the kind of none. A
+    parameter that must be given has one kind alone.
+    """
+    kinds = {one.get("type") for one in shown.get("anyOf", [])}
+    return not kinds or (kinds == {"integer", "string"} and isinstance(shown.get("default"), str))
+
+
+# What the server refuses before there is a run, by deployment.
+WRONG: dict[str, tuple[dict[str, Any], ...]] = {
+    "evaluate/any": ({"model": ""}, {"model": 0}, {"model": None}),
+    "promote/model": ({"version": ""}, {"version": 1.5}, {"hours": 0}, {"hours": 10_000}),
+    "retrain/scheduled": ({"sources": ["maffw"]}, {"sources": "mafw"}, {"workers": 0}),
+    "sweep/local": ({}, {"name": "a b"}, {"name": "a", "over": ["beta"]}, {"name": "a", "metric": "f1"}),
+}
 
 
 def test_forms_explain_themselves_and_refuse_what_does_not_fit(
@@ -176,6 +193,7 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
         assert deployment["enforce_parameter_schema"]
         for parameter, shown in deployment["parameter_openapi_schema"]["properties"].items():
             assert shown.get("description"), (name, parameter)
+            assert has_a_field(shown), (name, parameter, shown)
     assert found["promote/local"]["entrypoint"] == found["promote/model"]["entrypoint"]
 
     shown = found["train/local"]["parameter_openapi_schema"]["properties"]
@@ -188,7 +206,14 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
     stages = ["make", "join", "last", "make@a", "make@b"]
     assert sorted(shown["targets"]["items"]["enum"]) == sorted(stages)
     assert shown["profile"]["enum"] == ["", "demo", "paper-0.5b", "paper-7b", "tiny"]
-    assert not any("anyOf" in parameter for parameter in shown.values()), "each has a field at once"
+    of_new_data = found["retrain/scheduled"]["parameter_openapi_schema"]["properties"]
+    assert "mafw" in of_new_data["sources"]["items"]["enum"]
+    assert "" not in of_new_data["sources"]["items"]["enum"]
+    for name, parameters in WRONG.items():
+        for wrong in parameters:
+            with pytest.raises(HTTPError) as refused:
+                ask(stack, f"/deployments/{found[name]['id']}/create_flow_run", {"parameters": wrong})
+            assert refused.value.code in (409, 422), (name, wrong)
 
     ran = {"deployments": {"id": {"any_": [found["train/local"]["id"]]}}}
     before = ask(stack, "/flow_runs/filter", ran)  # of other tests
@@ -204,11 +229,9 @@ def test_forms_explain_themselves_and_refuse_what_does_not_fit(
         'placement=["nope=gpu"]',
         'only="make"',  # two stages
     ):
-        refused = scratch.python(
-            "-m", "prefect", "deployment", "run", "train/local", "-p", wrong, check=False
-        )
-        assert refused.returncode == 1
-        said = " ".join((refused.stdout + refused.stderr).split())
+        ended = scratch.python("-m", "prefect", "deployment", "run", "train/local", "-p", wrong, check=False)
+        assert ended.returncode == 1
+        said = " ".join((ended.stdout + ended.stderr).split())
         assert f"Validation failed for field '{wrong.partition('=')[0]}" in said
     assert ask(stack, "/flow_runs/filter", ran) == before
 

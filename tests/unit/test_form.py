@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from erv.stack.deployments import PLACED_VARIABLE, STAGES_VARIABLE, placed_by_default
-from flows.form import PlacedStage, StageName, StageNames
+from erv.stack.deployments import PLACED_VARIABLE, SOURCES_VARIABLE, STAGES_VARIABLE, placed_by_default
+from flows.form import PlacedStage, SourceNames, StageName, StageNames, Version
 from tests.support.paths import ROOT
 
 
@@ -35,6 +35,21 @@ def test_one_stage_is_none_of_several() -> None:
         "pack@one",
     ]
     assert "grpo" in schema(StageNames)["items"]["enum"]
+
+
+def test_sources_are_offered_as_they_are_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "enum" not in schema(SourceNames)["items"], "whoever makes the schema for itself knows none"
+    monkeypatch.setenv(SOURCES_VARIABLE, "base mafw")
+    assert schema(SourceNames)["items"]["enum"] == ["base", "mafw"]
+
+
+def test_a_number_may_be_a_version_and_nothing_may_not() -> None:
+    for fits in (4, "4", "challenger"):
+        assert TypeAdapter(Version).validate_python(fits) == fits
+    for wrong in ("", 0, 1.5, None):
+        with pytest.raises(ValidationError):
+            TypeAdapter(Version).validate_python(wrong)
+    assert {one["type"] for one in schema(Version)["anyOf"]} == {"integer", "string"}
 
 
 def test_a_placement_names_what_there_is() -> None:

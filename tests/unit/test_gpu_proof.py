@@ -1,6 +1,7 @@
 """The GPU proof: what it says without a GPU, and that its parts hold and can fail on a CPU."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -9,14 +10,15 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 import torch
 
-from benchmarks.gpu import record, vectors
+from benchmarks.gpu import greedy, record, vectors
 from benchmarks.gpu.bench import GROUP, Bench
-from benchmarks.gpu.decoding import by_engine
+from benchmarks.gpu.decoding import by_engine, hold_engine
 from benchmarks.gpu.figures import Context, Figures, read_figures
 from benchmarks.gpu.lacks import lacks, other_versions
 from benchmarks.gpu.largest import OutOfMemory, double
@@ -32,6 +34,7 @@ from benchmarks.gpu_proof import SIZES as NAMES
 from benchmarks.gpu_proof import main, verdict
 from benchmarks.grpo_sizes import SIZES, Size
 from erv.doctor.fit import Estimate
+from erv.training.grpo import trainer
 from erv.training.grpo.engine.client import EngineClient
 from erv.training.grpo.engine.text_model import write_text_folder
 from tests.support.bare_environment import write_bare_environment
@@ -101,6 +104,59 @@ def test_a_part_whose_figures_are_off_fails_and_keeps_them(
     assert code == 1
     assert any("logits is" in fault and "at most 1e-09 was expected" in fault for fault in found["faults"])
     assert found["figures"]["humanomni_parity: logits"]["limit"] == 1e-9
+
+
+def test_a_fast_path_that_writes_other_tokens_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, where rounding may move a draw, nothing was held, and a speed was all that was told."""
+    monkeypatch.setitem(SIZES, "tiny", TINY)
+    right = trainer.write_with_static_cache
+
+    def wrong(*args: Any, **options: Any) -> list[list[int]]:
+        return [[*row[:-2], (row[-2] + 1) % 256, row[-1]] for row in right(*args, **options)]
+
+    monkeypatch.setattr(trainer, "write_with_static_cache", wrong)
+    code, found = ran("decode", tmp_path)
+    assert code == 1
+    assert any(fault.startswith("greedy tokens that differ, static cache is ") for fault in found["faults"])
+    assert found["figures"]["greedy tokens that differ, static cache"]["limit"] == 1e-3
+
+
+def test_only_tokens_that_are_as_probable_may_differ() -> None:
+    class Scores:
+        """Token t is t nats less probable than 0."""
+
+        def scores(self, completions: torch.Tensor) -> torch.Tensor:
+            return -completions.float()
+
+    one = torch.tensor([[0, 0, 0], [0, 0, 0]])
+    bench: Any = Scores()
+    assert greedy.gap(bench, one, one) == 0.0
+    # What follows the first difference has another prefix, and says nothing.
+    assert greedy.gap(bench, one, torch.tensor([[0, 1, 9], [0, 0, 2]])) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({}, None),
+        ({"greedy": {"vLLM": 0.5}}, "greedy tokens that differ, vLLM is 0.5, at most 0.15 was expected"),
+        (
+            {"difference": {"engine/kl": 0.2}},
+            "KL of the engine to the policy is 0.2, at most 0.01 was expected",
+        ),
+        (
+            {"difference": {"engine/kl": math.nan}},
+            "KL of the engine to the policy is nan, at most 0.01 was expected",
+        ),
+    ],
+)
+def test_an_engine_that_is_another_model_fails(
+    changed: dict[str, Any], fault: str | None, tmp_path: Path
+) -> None:
+    figures = Figures(tmp_path / "figures.json")
+    row = {"greedy": {"vLLM": 0.02}, "difference": {"engine/kl": 1e-4}} | changed
+    hold_engine(Context("0.5b", "cuda", 1, tmp_path, figures), row)
+    assert figures.faults == ([] if fault is None else [fault])
 
 
 def test_a_figure_that_is_no_number_is_a_fault(tmp_path: Path) -> None:
@@ -430,3 +486,7 @@ def test_the_row_of_vllm_compares_with_what_an_engine_writes(
     assert difference["engine/kl"] < 1e-3
     assert difference["log-probabilities"] < 0.05  # placeholders and the end are never drawn
     assert set(row["seconds"]) == {"growing cache", "vLLM"}
+    assert row["greedy"] == {"vLLM": 0.0}
+    figures = Figures(tmp_path / "figures.json")
+    hold_engine(Context("tiny", "cpu", 1, tmp_path, figures), row)
+    assert figures.faults == []

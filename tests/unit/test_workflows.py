@@ -47,6 +47,21 @@ def test_what_they_call_exists(path: Path) -> None:
             assert (ROOT / words[1]).is_file(), line
 
 
+def test_every_room_of_tests_is_run_by_one() -> None:
+    """What nobody starts by hand is not tested: `make test-distributed` and `test-versions` were in none."""
+    rooms = set(re.findall(r"^(test[a-z-]*):", (ROOT / "Makefile").read_text(), re.M))
+    called = {Path(word) for path in WORKFLOWS for line in lines_of(path) for word in line.split()}
+    lines = [line for path in WORKFLOWS for line in lines_of(path)]
+    lines += (ROOT / ".ci/run").read_text().splitlines() if Path(".ci/run") in called else []
+    run = {name for line in lines for name in re.findall(r"\bmake ([a-z-]+)", line)}
+    assert rooms - {"test-fast"} <= run, "test-fast is a part of test"
+
+
+def test_the_long_ones_run_at_night_and_by_hand() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/slow-tests.yml").read_text(encoding="utf-8"))
+    assert set(workflow[True]) == {"schedule", "workflow_dispatch"}  # YAML reads `on` as a truth value
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_they_end_and_may_do_little(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from erv.errors import DataError
 from erv.remote.board import PREFIX
+from erv.remote.request import SENT_APART
 from erv.storage.store import Store
 from erv.tracking.origin import uncommitted
 
-# They travel with the request: a run may write the one, and set the other.
-SENT_APART = ("dvc.lock", "params.yaml")
 REF = "refs/erv/sent"
 # What a user may have set otherwise, and what a patch, or the files of a commit, would then look like.
 _PLAIN = {

@@ -10,6 +10,8 @@ from typing import Any
 from erv.errors import DataError
 from erv.remote.commit import SENT_APART
 
+# Files that travel with the request, not with its commit: a run may write the one, and set the other.
+SENT_APART = ("dvc.lock", "params.yaml")
 VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _STAGE = re.compile(r"\w[\w-]*(@[\w.-]+)?")

@@ -26,6 +26,7 @@ FILE = "prefect.yaml"
 DEPLOYED_BY = "erv-deployed-by:"
 MODEL_TAG = "erv-model:"  # the tag that says of which registered model the runs are; `prefect.yaml` sets it
 STAGES_VARIABLE = "ERV_STAGES"  # by which `erv run --deploy` tells the flows' forms what can be run
+SOURCES_VARIABLE = "ERV_SOURCES"  # and which sources can be looked at
 # The same for placements, with what `prefect.yaml` places: the server refuses a deployment whose own
 # parameters don't fit, without a word that helps. A run says which of them is no stage.
 PLACED_VARIABLE = "ERV_STAGES_TO_PLACE"

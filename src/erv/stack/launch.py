@@ -198,7 +198,8 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
         SettingsError: `params.yaml` has faults.
     """
     environment = _clone()
-    model = load_settings(environment.workspace / "params.yaml").register_.model_name
+    settings = load_settings(environment.workspace / "params.yaml")
+    model = settings.register_.model_name
     _require_prefect(environment)
     before = deployments.deployed(environment)
     if not replace:
@@ -209,6 +210,7 @@ def deploy(*, workers: int | None = None, replace: bool = False, cancel_waiting:
         "ERV_WHO": who(environment.workspace),
         "ERV_POOL": _ensure_pool(environment),
         deployments.STAGES_VARIABLE: " ".join(names),
+        deployments.SOURCES_VARIABLE: " ".join(settings.sources.model_dump()),
         deployments.PLACED_VARIABLE: " ".join(
             dict.fromkeys([*names, *deployments.placed_by_default(environment.workspace)])
         ),

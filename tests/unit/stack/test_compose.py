@@ -16,6 +16,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 
 from erv.environment import load_environment
 from infra.compose import make_env
+from tests.support.dockerfile import stages
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "infra" / "compose"
@@ -369,9 +370,7 @@ def test_the_override_gives_the_worker_a_gpu_and_changes_nothing_else(gpu_servic
 
 
 def test_programs_that_services_start_from_the_image_are_copied_into_it(services):
-    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", dockerfile, re.MULTILINE | re.DOTALL))
-    blocks["server"] += blocks["cpu"]
+    blocks = stages(FOLDER / "Dockerfile")
     for name, service in services.items():
         words = [*service.get("command", []), *service.get("healthcheck", {}).get("test", [])]
         for program in [Path(word).name for word in words if word.startswith("/opt/erv/")]:
@@ -381,8 +380,7 @@ def test_programs_that_services_start_from_the_image_are_copied_into_it(services
 
 def test_the_workers_images_have_the_sentence_encoder_of_the_judge():
     """`make install` fetches it into the environment; without it, no pipeline started in a container."""
-    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
-    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", text, re.MULTILINE | re.DOTALL))
+    blocks = stages(FOLDER / "Dockerfile")
     for name in ("cpu", "gpu"):
         (command,) = re.findall(r"^RUN .*requirements/encoder\.txt$", blocks[name], re.MULTILINE)
         assert {"--require-hashes", "/opt/venv/wheels"} <= set(command.split())
@@ -390,10 +388,10 @@ def test_the_workers_images_have_the_sentence_encoder_of_the_judge():
 
 def test_builds_name_stages_that_exist_and_copies_exist(services, gpu_services):
     text = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    stages = re.findall(r"^FROM \S+ AS (\w+)", text, re.MULTILINE)
+    images = stages(FOLDER / "Dockerfile")
     for name, service in [*services.items(), *gpu_services.items()]:
         if "build" in service:
-            assert service["build"]["target"] in stages, name
+            assert service["build"]["target"] in images, name
             assert (FOLDER / service["build"]["context"]).resolve() == ROOT, name
             assert (ROOT / service["build"]["dockerfile"]).is_file(), name
     allowed = {
@@ -407,18 +405,22 @@ def test_builds_name_stages_that_exist_and_copies_exist(services, gpu_services):
         assert (ROOT / source).exists(), source
         assert source in allowed, f"{source}: the .dockerignore keeps it from the builder"
     # Each image ends as an ordinary user.
-    for block in re.split(r"^FROM ", text, flags=re.MULTILINE)[3:]:
-        assert re.findall(r"^USER (\w+)", block, re.MULTILINE)[-1] == "erv"
+    for name in ("cpu", "server", "gpu"):
+        assert re.findall(r"^USER (\w+)", images[name], re.MULTILINE)[-1] == "erv", name
+
+
+def test_no_image_repeats_the_steps_of_another():
+    """Those of `cpu` stood in `gpu` word for word, and a change of one could be forgotten in the other."""
+    text = (FOLDER / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    steps = [line for line in text.splitlines() if line.startswith(("RUN ", "COPY "))]
+    assert len(steps) == len(set(steps))
 
 
 def test_no_address_of_a_registry_or_index_is_committed():
     for path in sorted(p for p in FOLDER.rglob("*") if p.is_file() and "__pycache__" not in p.parts):
         hosts = set(re.findall(r"https?://([^/:\s\"']+)", path.read_text(encoding="utf-8")))
         assert hosts <= {"s3", "mlflow", "prefect", "127.0.0.1"}, path.name
-    assert re.findall(r"^ARG TORCH_INDEX=(.*)$", (FOLDER / "Dockerfile").read_text(), re.MULTILINE) == [
-        '""',
-        '""',
-    ]
+    assert re.findall(r"^ARG TORCH_INDEX=(.*)$", (FOLDER / "Dockerfile").read_text(), re.M) == ['""']
 
 
 def test_server_requirements_are_exact_and_not_in_a_lock_already():

@@ -17,6 +17,7 @@ from prefect.utilities.templating import apply_values
 
 from erv.environment import load_environment
 from infra.kubernetes.stack import make_secret
+from tests.support.dockerfile import stages
 from tests.support.paths import ROOT
 from tests.support.pods import REFERENCE, variables_of
 
@@ -491,8 +492,7 @@ def test_jobs_may_be_changed_by_an_upgrade():
 
 
 def test_images_have_the_code_that_pods_start_with():
-    dockerfile = (COMPOSE / "Dockerfile").read_text(encoding="utf-8")
-    blocks = dict(re.findall(r"^FROM \S+ AS (\w+)\n(.*?)(?=^FROM |\Z)", dockerfile, re.MULTILINE | re.DOTALL))
+    blocks = stages(COMPOSE / "Dockerfile")
     for target in ("cpu", "gpu"):  # `server` is made from `cpu`
         copied = set(re.findall(r"^COPY (\w+) \1$", blocks[target], re.MULTILINE))
         assert {"src", "flows"} <= copied, target
