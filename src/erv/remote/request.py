@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from erv.errors import DataError
-from erv.remote.commit import SENT_APART
 
 # Files that travel with the request, not with its commit: a run may write the one, and set the other.
 SENT_APART = ("dvc.lock", "params.yaml")
