@@ -23,6 +23,7 @@ from erv.remote.commit import git, patch_bytes
 from erv.settings.overrides import overridden
 from erv.stack.dvc_remote import update_config, write_dvc_remote, write_private
 from erv.sweep import holder
+from erv.sweep.beside import link_sources, overrides_beside
 from erv.sweep.graph import Graph
 from erv.sweep.plan import Plan, check_name, read_plan
 from erv.tracking.origin import git as ask_git
@@ -114,11 +115,12 @@ class Folder:
             overrides: for its `params.yaml`.
 
         Raises:
-            SettingsError: the parameters don't fit together, or the uncommitted changes that the sweep keeps
-                are damaged.
+            SettingsError: the parameters don't fit together, the uncommitted changes that the sweep keeps are
+                damaged, or a source is pinned by a relative path that leads out of the clone.
             CommitError: git fails.
         """
-        content = overridden(self.parameters, None, overrides).content
+        more = overrides_beside(self._environment.workspace, self.parameters, overrides)
+        content = overridden(self.parameters, None, [*overrides, *more]).content
         folder = self.path / _TRIALS / sha256_of_text("\n".join(key))[:16]
         if not (folder / _READY).is_file():
             remove(folder)
@@ -180,6 +182,7 @@ class Folder:
         write_private(
             folder / ".dvc" / "config.local", local.read_text(encoding="utf-8") if local.is_file() else ""
         )
+        link_sources(workspace, folder, _SOURCES)
         self._share_cache(folder)
         write_dvc_remote(self.environment_of(folder))
 

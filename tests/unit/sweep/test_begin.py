@@ -10,6 +10,9 @@ from dvc.repo import Repo
 
 from erv.environment import Environment
 from erv.errors import ErvError, SettingsError
+from erv.pinning import pin
+from erv.settings import load_settings
+from erv.sources.selection import Selection
 from erv.sweep.begin import Begun, begin, check
 from erv.sweep.folder import Folder
 from erv.sweep.wish import Wish
@@ -26,13 +29,14 @@ WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose=
 ALONE = Wish("beta", propose="no")
 
 
-def make_clone(folder: Path) -> Environment:
+def make_clone(folder: Path, ignored: str = "") -> Environment:
+    folder.mkdir(exist_ok=True)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(folder)]
     subprocess.run([*git, "init", "-q"], check=True)
     Repo.init(str(folder)).close()
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
     (folder / "dvc.yaml").write_text(PIPELINE)
-    (folder / ".gitignore").write_text("/.erv/\n/models/\n")
+    (folder / ".gitignore").write_text(f"/.erv/\n/models/\n{ignored}")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "state"], check=True)
     return Environment(workspace=folder)
@@ -128,3 +132,33 @@ def test_uncommitted_changes_reach_a_trial_byte_by_byte(tmp_path: Path, encoding
     kept.unlink()
     with pytest.raises(SettingsError, match="not the uncommitted changes with which the sweep began"):
         folder.checkout(plan, ("other",), ())
+
+
+def test_relative_paths_lead_to_the_clones_files_from_a_trial(tmp_path: Path) -> None:
+    """They led into the trial's checkout, and every trial failed."""
+    clone = make_clone(tmp_path / "clone", ignored="/raw/\n/.venv-vllm/\n/data/sources/\n")
+    source = clone.workspace / "raw/films"
+    source.mkdir(parents=True)
+    (source / "00001.mp4").write_bytes(b"film")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(source, elsewhere)
+    python = clone.workspace / ".venv-vllm/bin/python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    locks = clone.workspace / "data/sources"
+    lock = pin("films", str(source), None, selection=Selection())
+    dataclasses.replace(lock, uri="raw/films").save(locks / "films.lock.json")
+    folder = Folder(clone, "beta")
+    plan = begin(clone, folder, WISH, cancelled=not_cancelled).plan
+    for key in ("one", "one", "two"):  # the second time, it is there
+        checkout = folder.checkout(plan, (key,), ())
+        assert (checkout / "raw/films/00001.mp4").read_bytes() == b"film"
+        assert load_settings(checkout / "params.yaml").machine.grpo.vllm_python == str(python)
+        status = ["git", "-C", str(checkout), "status", "--porcelain"]
+        assert "raw" not in subprocess.run(status, check=True, capture_output=True, text=True).stdout
+
+    dataclasses.replace(lock, uri="../elsewhere").save(locks / "films.lock.json")
+    other = Folder(clone, "out")
+    plan = begin(clone, other, dataclasses.replace(WISH, name="out"), cancelled=not_cancelled).plan
+    with pytest.raises(SettingsError, match=r"films.lock.json: ../elsewhere leads out of the clone"):
+        other.checkout(plan, ("one",), ())
