@@ -28,7 +28,11 @@ trap again EXIT
 docker compose up --detach --wait --no-recreate postgres
 {
   # Those that wrote the tables; the image may be newer than a container that runs.
-  server_versions exec -T mlflow 2> /dev/null || server_versions run --rm --no-deps -T buckets
+  if docker compose exec -T mlflow true 2> /dev/null; then
+    server_versions exec -T mlflow
+  else
+    server_versions run --rm --no-deps -T buckets
+  fi
   postgres_version
 } > "$partial/versions"
 docker compose stop worker mlflow prefect-services prefect s3

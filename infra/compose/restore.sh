@@ -21,7 +21,8 @@ for volume in postgres-data redis-data s3-data; do
   fi
 done
 
-# refuse_older NAME VERSIONS ADVICE: ends if this stack, which has VERSIONS, has an older NAME than the backup.
+# refuse_older NAME VERSIONS ADVICE: ends if this stack, which has VERSIONS, has an older NAME than the backup. What was made to
+# ask for them goes again, volumes included: there were none.
 refuse_older() {
   local needs has
   needs="$(sed -n "s/^$1 //p" "$source/versions")"
@@ -29,13 +30,13 @@ refuse_older() {
   # Dumps of PostgreSQL fit all of its minor versions.
   [ "$1" != postgresql ] || { needs="${needs%%.*}" has="${has%%.*}"; }
   if [ "$(printf "%s\n" "$needs" "$has" | sort --version-sort | tail -n 1)" != "$has" ]; then
+    docker compose down --volumes >&2
     echo "error: the backup is of $1 $needs, and this stack has $has, which can't read it; $3, then try again" >&2
     exit 1
   fi
 }
 
 if [ -f "$source/versions" ]; then
-  # `buckets` has the servers' image and no volume: after a refusal the stack is still empty.
   servers="$(server_versions run --rm --no-deps -T buckets)"
   for name in mlflow prefect; do
     refuse_older "$name" "$servers" "take the files and images of that version or a newer one"
@@ -46,7 +47,7 @@ fi
 
 docker compose up --detach --wait postgres
 if [ -f "$source/versions" ]; then
-  refuse_older postgresql "$(postgres_version)" "set POSTGRES_IMAGE to that version or a newer one, docker compose down --volumes"
+  refuse_older postgresql "$(postgres_version)" "set POSTGRES_IMAGE to that version or a newer one"
 fi
 for database in mlflow prefect; do
   docker compose exec -T postgres pg_restore --username=postgres --dbname="$database" \

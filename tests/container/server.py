@@ -21,7 +21,7 @@ from tests.support.paths import ROOT
 README = ROOT / "infra" / "README.md"
 WORKSPACE, BACKUP = "/srv/erv/workspace", "/srv/erv/backup"  # as the page has them
 # So that every server can restart in the middle of a run.
-LONGER = {"grpo": {"max_steps": 40, "collapse_patience": None}}
+LONGER = {"grpo": {"max_steps": 80, "collapse_patience": None}}
 UID = 1234  # nobody's in the image
 # Healthy or not, all of them; the two that end are `buckets` and `mlflow-migrate`.
 SERVICES = ("postgres", "redis", "s3", "mlflow", "prefect", "prefect-services", "worker")

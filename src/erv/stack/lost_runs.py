@@ -63,4 +63,6 @@ def _processes(pool: str) -> tuple[bool, set[str]]:
 
 
 def _serves(command: Sequence[str], pool: str) -> bool:
-    return "worker" in command and any(command[at : at + 2] == ["--pool", pool] for at in range(len(command)))
+    """Whether it is a worker of the pool, however its command names that."""
+    named = any(command[at : at + 2] in (["--pool", pool], ["-p", pool]) for at in range(len(command)))
+    return "worker" in command and (named or f"--pool={pool}" in command)

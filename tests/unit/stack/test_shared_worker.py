@@ -10,6 +10,7 @@ from erv.environment import load_environment
 from erv.errors import SettingsError
 from erv.settings.pool_name import check_pool_name
 from erv.stack import launch
+from erv.stack.lost_runs import _serves
 from flows import shared_pools
 
 
@@ -44,3 +45,17 @@ def test_a_worker_asks_every_three_seconds_or_as_often_as_its_variable_says(
     from prefect.settings import Settings
 
     assert Settings().worker.query_seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("command", "served"),
+    [
+        ("python -m prefect worker start --pool gpu --type process", True),
+        ("prefect worker start --type process -p gpu", True),
+        ("prefect worker start --pool=gpu", True),
+        ("prefect worker start --pool gpu2", False),
+        ("prefect work-pool inspect --pool gpu", False),
+    ],
+)
+def test_a_living_worker_is_known_by_its_command(command: str, served: bool) -> None:
+    assert _serves(command.split(), "gpu") is served
