@@ -168,4 +168,4 @@ def test_nobody_comes(clone: Clone) -> None:
     said = clone.erv("run", check=False)
     assert said.returncode == 1
     assert "no worker serves work pool 'lonely'; start `erv run --worker --pool lonely`" in said.stderr
-    assert "no worker has served work pool 'lonely' for 0 minutes" in said.stderr
+    assert "no worker has served work pool 'lonely' for 0.1 minutes" in said.stderr
