@@ -19,6 +19,7 @@ from erv.stack import flow_runs
 from erv.stack.pools import is_kubernetes, job_variables_of, read_pool
 from erv.stack.reach import unreachable
 from erv.stack.sweep_queue import QUEUE, SweepQueue
+from erv.storage.errors import is_unanswered
 from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
@@ -322,9 +323,9 @@ class Attempt:
 
     def _answers(self, error: StorageError | StackError) -> bool:
         """Whether the server that an error is about can be reached."""
-        here = self._environment
         if isinstance(error, StorageError):
-            return here.s3_endpoint is None or unreachable("S3", here.s3_endpoint, here.workspace) is None
+            return not is_unanswered(error)
+        here = self._environment
         return unreachable("Prefect", f"{here.prefect_api_url}/health", here.workspace) is None
 
     def _back(self) -> None:

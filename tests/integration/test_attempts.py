@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -233,20 +234,50 @@ def test_a_board_that_is_damaged_ends_the_waiting(
     assert sum("WARNING" in line for line in said) == 1
 
 
+@pytest.mark.parametrize("status", [None, 503])
 def test_a_store_that_is_away_is_waited_for_and_told_again(
-    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch
+    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
+    """Amazon's own, which has no address in the settings, was taken for one that answers and refuses."""
     monkeypatch.setattr(attempt, "REFUSED_SECONDS", 0.5)
     monkeypatch.setattr(attempt, "REMIND_SECONDS", 0.5)
-    away = dataclasses.replace(stack, s3_endpoint="http://127.0.0.1:9")
+    here = dataclasses.replace(stack, s3_endpoint=None)
     said: list[str] = []
-    one = Attempt(away, board, wanted(stack), 1, "nonce", "one", 1, said.append)
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.status, relay.status_share = status or 0, 1.0 if status else 0.0
+    try:
+        behind = Board(open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint)), "b", "k")
+        with nullcontext() if status else relay.refuse(), pytest.raises(StorageError) as fault:
+            behind.wait("here")
+    finally:
+        relay.close()
+    one = Attempt(here, board, wanted(stack), 1, "nonce", "one", 1, said.append)
     for _ in range(3):
-        one.away(StorageError("s3://x: http://127.0.0.1:9 can't be reached"))
+        one.away(fault.value)
         time.sleep(0.7)
     assert len(said) == 3
     assert said[0].endswith("the stage goes on, waiting")
     assert said[2].endswith("it has been so for 0 min")
+
+
+def test_a_store_that_refuses_ends_the_waiting(
+    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "REFUSED_SECONDS", 0.5)
+    here = dataclasses.replace(stack, s3_endpoint=None)
+    one = Attempt(here, board, wanted(stack), 1, "nonce", "one", 1, silent)
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.refused["PUT"] = "InvalidAccessKeyId"
+    try:
+        behind = Board(open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint)), "b", "k")
+        with pytest.raises(StorageError) as fault:
+            behind.wait("here")
+    finally:
+        relay.close()
+    one.away(fault.value)
+    time.sleep(0.7)
+    with pytest.raises(StorageError, match="once that is mended, run the same command again"):
+        one.away(fault.value)
 
 
 def test_what_a_stage_waits_for_in_a_pool_that_is_served(
