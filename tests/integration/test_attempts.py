@@ -16,14 +16,17 @@ import pytest
 
 from erv.environment import Environment, child_environment
 from erv.errors import StorageError
-from erv.pipeline import StageFailedError
+from erv.pipeline import StageCancelledError, StageFailedError
+from erv.remote import checkout
 from erv.remote.board import Board
+from erv.remote.checkout import Home
 from erv.remote.request import Request
+from erv.remote.work import work
 from erv.settings import load_settings
 from erv.stack import flow_runs
 from erv.storage.store import open_store
 from flows import attempt, placed, queued
-from flows.attempt import Attempt, Waiting
+from flows.attempt import Attempt, Lost, Waiting
 from flows.placed import Placed
 from flows.queued import Queued
 from tests.integration.proxy import Proxy
@@ -278,6 +281,19 @@ def test_a_store_that_refuses_ends_the_waiting(
     time.sleep(0.7)
     with pytest.raises(StorageError, match="once that is mended, run the same command again"):
         one.away(fault.value)
+
+
+def test_a_home_that_another_worker_holds_loses_the_attempt_alone(
+    stack: Environment, board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder may be fetching gigabytes. The stage failed, and another worker could have run it."""
+    monkeypatch.setattr(checkout, "_PATIENCE_SECONDS", 0.6)
+    nonce = str(board.begin(1, wanted(stack).document())["nonce"])
+    with Home(tmp_path / "home").alone(), pytest.raises(StageCancelledError, match="has held this home for"):
+        work(stack, tmp_path / "home", board, 1, pool="one", cancelled=lambda: False)
+    assert board.result(1) is None
+    with pytest.raises(Lost, match=r"has held this home for 0.01 min; .*`fuser "):
+        Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent).step()
 
 
 def test_what_a_stage_waits_for_in_a_pool_that_is_served(
