@@ -135,6 +135,48 @@ def test_a_cancellation_while_the_store_is_away_reaches_prefect(
     assert ("somebody else waits for it too, so it goes on there" in said) == others
 
 
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_cancellation_of_who_is_cut_off_costs_others_an_attempt(
+    stack: Environment, board: Board, pools: None, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """The store was away for one of two coordinators alone; the other's stage failed."""
+    monkeypatch.setattr(attempt, "_CANCEL_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "_ENDED_SECONDS", -1.0)
+    nonce, relay = begun(board), Proxy(str(stack.s3_endpoint))
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        behind = Board(there, stack.dvc_bucket, board.key)
+        with Waiting(behind, "here") as waiting:
+            one = Attempt(stack, behind, wanted(stack), 1, nonce, "one", 1, silent)
+            two = Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent)
+            two.step()
+            assert two._run is not None
+            if runs:
+                flow_runs.set_state(stack, two._run.id, "RUNNING", "", force=True)
+            one.step()
+            with relay.refuse(), Waiting(board, "elsewhere"):
+                one.cancel(waiting)
+        if runs:  # as the worker says it
+            flow_runs.set_state(stack, two._run.id, "CANCELLED", "tune: cancelled", force=True)
+    finally:
+        relay.close()
+    with pytest.raises(Lost, match="somebody else cancelled it"):
+        two.step()
+    assert board.superseded(1) is not None
+
+
+def test_a_cancellation_in_prefect_fails_the_stage(
+    stack: Environment, board: Board, pools: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "_ENDED_SECONDS", -1.0)
+    one = Attempt(stack, board, wanted(stack), 1, begun(board), "one", 1, silent)
+    one.step()
+    assert one._run is not None
+    flow_runs.set_state(stack, one._run.id, "CANCELLED", "", force=True)
+    with pytest.raises(StageFailedError, match="was cancelled in Prefect; run the same command again"):
+        one.step()
+
+
 def test_a_killed_run_of_the_same_clone_is_nobody_else(
     stack: Environment, board: Board, tmp_path: Path
 ) -> None:
