@@ -95,8 +95,8 @@ class Waiting:
         now = time.monotonic()
         if self._noted is None or now - self._noted > WAITING_SECONDS / 4:
             self._board.wait(self._id)
-            self._others = self._board.others_wait(self._id)
             self._noted = now
+            self.others()  # without an error: a note that is left there counts as somebody who waits
 
     def others(self) -> bool:
         """Whether another coordinator waits too; while the store is away, whether one did before.

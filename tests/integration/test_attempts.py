@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,19 @@ def test_a_cancellation_while_the_store_is_away_reaches_prefect(
     assert run is not None
     assert run.state == ("SCHEDULED" if others else "CANCELLED")
     assert ("somebody else waits for it too, so it goes on there" in said) == others
+
+
+def test_a_list_that_fails_leaves_no_note_behind(stack: Environment, board: Board) -> None:
+    """It counted for a minute as somebody who waits."""
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.refused["list-type=2"] = "AccessDenied"
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        with suppress(StorageError), Waiting(Board(there, stack.dvc_bucket, board.key), "here"):
+            pass
+    finally:
+        relay.close()
+    assert not board.others_wait("elsewhere")
 
 
 @pytest.mark.parametrize("runs", [False, True])
