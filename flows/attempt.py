@@ -19,23 +19,23 @@ from erv.stack import flow_runs
 from erv.stack.pools import is_kubernetes, job_variables_of, read_pool
 from erv.stack.reach import unreachable
 from erv.stack.sweep_queue import QUEUE, SweepQueue
+from erv.storage.errors import is_unanswered
 from flows.run_stage import NAME
 
 # From the moment that a worker takes a run to its first pulse: Python, Prefect and the clone's code load.
 CLAIM_SECONDS = 50.0
-# So many attempts in a row may be lost without getting further. Each gives its worker more time to start than
-# the one before.
-LOST_IN_A_ROW = 5
 # The same in a pool of Kubernetes, where a pod may wait for a GPU, for a node that is started for it, and for
 # an image of gigabytes. Prefect's worker there puts into the log of the run what keeps the pod from starting.
 POD_SECONDS = 3600.0
+# So many attempts in a row may be lost without getting further. Each gives its worker more time to start than
+# the one before.
+LOST_IN_A_ROW = 5
+REFUSED_SECONDS = 300.0  # for which a server that answers may refuse, as while its keys are changed
+REMIND_SECONDS = 300.0  # between two warnings that a server is away
 _ENDED_SECONDS = 8.0  # the pulse stood still for that long after Prefect said that the run has ended
 _CANCEL_SECONDS = 12.0
 _PAUSE_SECONDS = 0.5
-
-
-REFUSED_SECONDS = 300.0  # for which a server that answers may refuse, as while its keys are changed
-REMIND_SECONDS = 300.0
+_CANCELLED = "cancelled by who asked for it"
 
 
 @dataclass
@@ -95,13 +95,13 @@ class Waiting:
         now = time.monotonic()
         if self._noted is None or now - self._noted > WAITING_SECONDS / 4:
             self._board.wait(self._id)
-            self._others = self._board.others_wait(self._id)
             self._noted = now
+            self.others()  # without an error: a note that is left there counts as somebody who waits
 
     def others(self) -> bool:
         """Whether another coordinator waits too; while the store is away, whether one did before.
 
-        Nobody can have come meanwhile, for want of the store.
+        If it is away here alone, somebody may have come unseen; a cancellation then costs them an attempt.
         """
         with suppress(StorageError):
             self._others = self._board.others_wait(self._id)
@@ -256,6 +256,8 @@ class Attempt:
 
     def _ended(self, run: flow_runs.FlowRun) -> None:
         if run.state == "CANCELLED":
+            if flow_runs.was_told(self._environment, run.id, _CANCELLED):
+                self._lose("somebody else cancelled it, and didn't see that it is waited for here")
             self._board.supersede(self._attempt, "cancelled in Prefect")
             raise StageFailedError(
                 f"{self._request.stage}: its run in work pool {self.pool!r} was cancelled in Prefect; run the"
@@ -281,13 +283,13 @@ class Attempt:
             self._on_line("somebody else waits for it too, so it goes on there")
             return
         with suppress(ErvError):  # Prefect may have a run that it could not tell us of
-            self._board.supersede(self._attempt, "cancelled by who asked for it")
+            self._board.supersede(self._attempt, _CANCELLED)
         run = self._run
         if run is None:
             return
         with suppress(ErvError):
             queued = run.state == "SCHEDULED"
-            state, message = "CANCELLED" if queued else "CANCELLING", "cancelled by who asked for it"
+            state, message = "CANCELLED" if queued else "CANCELLING", _CANCELLED
             flow_runs.set_state(self._environment, run.id, state, message, force=queued)
             until = time.monotonic() + _CANCEL_SECONDS
             while time.monotonic() < until:
@@ -322,9 +324,9 @@ class Attempt:
 
     def _answers(self, error: StorageError | StackError) -> bool:
         """Whether the server that an error is about can be reached."""
-        here = self._environment
         if isinstance(error, StorageError):
-            return here.s3_endpoint is None or unreachable("S3", here.s3_endpoint, here.workspace) is None
+            return not is_unanswered(error)
+        here = self._environment
         return unreachable("Prefect", f"{here.prefect_api_url}/health", here.workspace) is None
 
     def _back(self) -> None:

@@ -112,8 +112,8 @@ class Placed:
         with Waiting(board, self._who) as waiting:
             result, known = self._result(board, request, waiting, on_line)
             done = ask.take(self.environment, request, result, on_line=on_line, cancelled=self.cancelled)
-            if not waiting.others():
-                with suppress(StorageError):
+            with suppress(StorageError):  # what nobody can be asked about stays
+                if not board.others_wait(self._who):
                     board.tidy()
         return ask.as_restored(done) if known else done
 

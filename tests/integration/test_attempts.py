@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import pytest
 
 from erv.environment import Environment, child_environment
 from erv.errors import StorageError
-from erv.pipeline import StageFailedError
+from erv.pipeline import StageCancelledError, StageFailedError
+from erv.remote import checkout
 from erv.remote.board import Board
+from erv.remote.checkout import Home
 from erv.remote.request import Request
+from erv.remote.work import work
 from erv.settings import load_settings
 from erv.stack import flow_runs
 from erv.storage.store import open_store
 from flows import attempt, placed, queued
-from flows.attempt import Attempt, Waiting
+from flows.attempt import Attempt, Lost, Waiting
 from flows.placed import Placed
 from flows.queued import Queued
 from tests.integration.proxy import Proxy
@@ -131,6 +135,61 @@ def test_a_cancellation_while_the_store_is_away_reaches_prefect(
     assert ("somebody else waits for it too, so it goes on there" in said) == others
 
 
+def test_a_list_that_fails_leaves_no_note_behind(stack: Environment, board: Board) -> None:
+    """It counted for a minute as somebody who waits."""
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.refused["list-type=2"] = "AccessDenied"
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        with suppress(StorageError), Waiting(Board(there, stack.dvc_bucket, board.key), "here"):
+            pass
+    finally:
+        relay.close()
+    assert not board.others_wait("elsewhere")
+
+
+@pytest.mark.parametrize("runs", [False, True])
+def test_a_cancellation_of_who_is_cut_off_costs_others_an_attempt(
+    stack: Environment, board: Board, pools: None, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """The store was away for one of two coordinators alone; the other's stage failed."""
+    monkeypatch.setattr(attempt, "_CANCEL_SECONDS", 0.0)
+    monkeypatch.setattr(attempt, "_ENDED_SECONDS", -1.0)
+    nonce, relay = begun(board), Proxy(str(stack.s3_endpoint))
+    try:
+        there = open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint))
+        behind = Board(there, stack.dvc_bucket, board.key)
+        with Waiting(behind, "here") as waiting:
+            one = Attempt(stack, behind, wanted(stack), 1, nonce, "one", 1, silent)
+            two = Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent)
+            two.step()
+            assert two._run is not None
+            if runs:
+                flow_runs.set_state(stack, two._run.id, "RUNNING", "", force=True)
+            one.step()
+            with relay.refuse(), Waiting(board, "elsewhere"):
+                one.cancel(waiting)
+        if runs:  # as the worker says it
+            flow_runs.set_state(stack, two._run.id, "CANCELLED", "tune: cancelled", force=True)
+    finally:
+        relay.close()
+    with pytest.raises(Lost, match="somebody else cancelled it"):
+        two.step()
+    assert board.superseded(1) is not None
+
+
+def test_a_cancellation_in_prefect_fails_the_stage(
+    stack: Environment, board: Board, pools: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "_ENDED_SECONDS", -1.0)
+    one = Attempt(stack, board, wanted(stack), 1, begun(board), "one", 1, silent)
+    one.step()
+    assert one._run is not None
+    flow_runs.set_state(stack, one._run.id, "CANCELLED", "", force=True)
+    with pytest.raises(StageFailedError, match="was cancelled in Prefect; run the same command again"):
+        one.step()
+
+
 def test_a_killed_run_of_the_same_clone_is_nobody_else(
     stack: Environment, board: Board, tmp_path: Path
 ) -> None:
@@ -233,20 +292,63 @@ def test_a_board_that_is_damaged_ends_the_waiting(
     assert sum("WARNING" in line for line in said) == 1
 
 
+@pytest.mark.parametrize("status", [None, 503])
 def test_a_store_that_is_away_is_waited_for_and_told_again(
-    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch
+    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch, status: int | None
 ) -> None:
+    """Amazon's own, which has no address in the settings, was taken for one that answers and refuses."""
     monkeypatch.setattr(attempt, "REFUSED_SECONDS", 0.5)
     monkeypatch.setattr(attempt, "REMIND_SECONDS", 0.5)
-    away = dataclasses.replace(stack, s3_endpoint="http://127.0.0.1:9")
+    here = dataclasses.replace(stack, s3_endpoint=None)
     said: list[str] = []
-    one = Attempt(away, board, wanted(stack), 1, "nonce", "one", 1, said.append)
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.status, relay.status_share = status or 0, 1.0 if status else 0.0
+    try:
+        behind = Board(open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint)), "b", "k")
+        with nullcontext() if status else relay.refuse(), pytest.raises(StorageError) as fault:
+            behind.wait("here")
+    finally:
+        relay.close()
+    one = Attempt(here, board, wanted(stack), 1, "nonce", "one", 1, said.append)
     for _ in range(3):
-        one.away(StorageError("s3://x: http://127.0.0.1:9 can't be reached"))
+        one.away(fault.value)
         time.sleep(0.7)
     assert len(said) == 3
     assert said[0].endswith("the stage goes on, waiting")
     assert said[2].endswith("it has been so for 0 min")
+
+
+def test_a_store_that_refuses_ends_the_waiting(
+    stack: Environment, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "REFUSED_SECONDS", 0.5)
+    here = dataclasses.replace(stack, s3_endpoint=None)
+    one = Attempt(here, board, wanted(stack), 1, "nonce", "one", 1, silent)
+    relay = Proxy(str(stack.s3_endpoint))
+    relay.refused["PUT"] = "InvalidAccessKeyId"
+    try:
+        behind = Board(open_store(dataclasses.replace(stack, s3_endpoint=relay.endpoint)), "b", "k")
+        with pytest.raises(StorageError) as fault:
+            behind.wait("here")
+    finally:
+        relay.close()
+    one.away(fault.value)
+    time.sleep(0.7)
+    with pytest.raises(StorageError, match="once that is mended, run the same command again"):
+        one.away(fault.value)
+
+
+def test_a_home_that_another_worker_holds_loses_the_attempt_alone(
+    stack: Environment, board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holder may be fetching gigabytes. The stage failed, and another worker could have run it."""
+    monkeypatch.setattr(checkout, "_PATIENCE_SECONDS", 0.6)
+    nonce = str(board.begin(1, wanted(stack).document())["nonce"])
+    with Home(tmp_path / "home").alone(), pytest.raises(StageCancelledError, match="has held this home for"):
+        work(stack, tmp_path / "home", board, 1, pool="one", cancelled=lambda: False)
+    assert board.result(1) is None
+    with pytest.raises(Lost, match=r"has held this home for 0.01 min; .*`fuser "):
+        Attempt(stack, board, wanted(stack), 1, nonce, "one", 1, silent).step()
 
 
 def test_what_a_stage_waits_for_in_a_pool_that_is_served(

@@ -26,8 +26,8 @@ from erv.storage.store import Store
 
 _REPOSITORY, _CACHE, _CHECKOUTS, _SOURCES = "repository.git", "cache", "checkouts", "sources"
 _RUNNING = "running"
-# For a bundle of gigabytes, or old files by the hundred thousand; a worker that is paused would have all
-# others wait for ever.
+# A worker that is paused would have all others wait for ever. One that fetches a bundle of gigabytes, or
+# removes old files by the hundred thousand, may take longer, so nobody's stage fails for it at once.
 _PATIENCE_SECONDS = 600.0
 _END_SECONDS = 30.0
 
@@ -83,9 +83,9 @@ class Home:
             lock.acquire(timeout=seconds)
         except Timeout:
             raise HomeBusyError(
-                f"{lock.lock_file}: another worker has held this home for {seconds / 60:g} min; it is paused,"
-                f" or its disk hangs: end it (`fuser {lock.lock_file}` names it), and run the same command"
-                " again"
+                f"{lock.lock_file}: another worker has held this home for {seconds / 60:g} min; unless it"
+                " fetches a large commit or removes old files, it is paused or its disk hangs, so end it"
+                f" (`fuser {lock.lock_file}` names it)"
             ) from None
         try:
             yield

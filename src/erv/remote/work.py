@@ -22,7 +22,7 @@ from erv.environment import Environment, child_environment
 from erv.errors import ErvError, full_disk, full_disk_text
 from erv.pipeline import PipelineError, StageCancelledError, StageResult
 from erv.remote.board import Board
-from erv.remote.checkout import Home
+from erv.remote.checkout import Home, HomeBusyError
 from erv.remote.checkpoints import Keeping, fetch_checkpoints
 from erv.remote.key import inputs_of_entry, present_inputs
 from erv.remote.old_files import keep_days, remove_old_once_a_day
@@ -71,8 +71,8 @@ def work(
         say: takes each line of the stage, besides the board.
 
     Raises:
-        StageCancelledError: `cancelled` returned True, or the attempt no longer counts; nothing runs any more
-            and no result was written.
+        StageCancelledError: `cancelled` returned True, another worker held the home for too long, or the
+            attempt no longer counts; nothing runs any more and no result was written.
         ErvError: the stage failed; the coordinator has the same sentence.
     """
     worker = f"{platform.node()}:{home}"
@@ -92,6 +92,10 @@ def work(
             result = job.run(tracked)
         except StageCancelledError:
             raise
+        except HomeBusyError as error:  # of this home alone; the stage may run in another
+            reason = str(error)
+            through_outages(environment, lambda: board.supersede(attempt, reason))
+            raise StageCancelledError(reason) from error
         except Exception as error:
             sentence = _sentence(error, home)
             if not isinstance(error, ErvError) and full_disk(error) is None:

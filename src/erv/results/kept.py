@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +64,17 @@ def of_git(workspace: Path, remarks: list[str]) -> Iterator[Kept]:
         workspace: the clone.
         remarks: takes a sentence on each that can't be read.
     """
+    began = time.monotonic()
     log = git(workspace, *_LOG, "--", f"./{NAME}", seconds=_LOG_SECONDS)
     if log is None:
         if git(workspace, "rev-parse", "--git-dir") is not None:
+            within, remedy = "", "`git fsck` says what is damaged"
+            if time.monotonic() - began >= _LOG_SECONDS:
+                within = f" within {_LOG_SECONDS:g} s"
+                remedy = "`git gc`, or a quieter machine, makes it faster"
             remarks.append(
-                f"git can't list the commits of {NAME} within {_LOG_SECONDS:g} s, so results of other commits"
-                " and of experiments of DVC are missing; `git gc`, or a quieter machine, makes it faster"
+                f"git can't list the commits of {NAME}{within}, so results of other commits and of"
+                f" experiments of DVC are missing; {remedy}"
             )
         return
     commit, seen, of_commit = "", set[tuple[str, bool]](), _experiments(workspace)

@@ -109,6 +109,16 @@ def set_state(
     ask(environment, f"/flow_runs/{flow_run_id}/set_state", {"state": content, "force": force}, missing=True)
 
 
+def was_told(environment: Environment, flow_run_id: str, message: str) -> bool:
+    """Whether a run was in a state with this message, as `set_state` gives it, now or before.
+
+    Raises:
+        StackError: Prefect can't be reached or refuses.
+    """
+    states = ask(environment, f"/flow_run_states/?flow_run_id={flow_run_id}") or []
+    return any(state.get("message") == message for state in states)
+
+
 def _run(found: Mapping[str, Any]) -> FlowRun:
     state = found.get("state") or {}
     return FlowRun(

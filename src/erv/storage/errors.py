@@ -117,6 +117,22 @@ def error_code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", "?"))
 
 
+def is_unanswered(error: StorageError) -> bool:
+    """Whether a server gave no answer, or only that it is in trouble itself (500 and above).
+
+    It may pass by itself, other than a refusal or a damaged object.
+    """
+    from boto3.exceptions import S3UploadFailedError
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError
+
+    cause = error.__cause__
+    if isinstance(cause, S3UploadFailedError):
+        cause = cause.__context__
+    if isinstance(cause, ClientError):
+        return int(cause.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+    return isinstance(error, TransferError) or isinstance(cause, ConnectionError | HTTPClientError)
+
+
 def _refusal(
     error: BaseException, uri: str, endpoint: str, version_id: str | None, workspace: str | Path
 ) -> str:

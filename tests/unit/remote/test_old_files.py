@@ -198,7 +198,7 @@ def test_a_worker_that_is_paused_does_not_stop_all_others_of_its_home(
 ) -> None:
     """They waited for it without end, and without a word, and seemed to live."""
     monkeypatch.setattr(checkout, "_PATIENCE_SECONDS", 0.6)
-    sentence = r"repository.lock: another worker has held this home for 0.01 min; it is paused, .*`fuser "
+    sentence = r"repository.lock: another worker has held this home for 0.01 min; unless it fetches .*`fuser "
     with paused(home):
         for call in (home.leftovers, lambda: home._begin("key-1"), lambda: remove_old(home, 30)):
             with pytest.raises(HomeBusyError, match=sentence):

@@ -104,6 +104,18 @@ def test_a_git_that_does_not_answer_is_told(
     assert told.startswith(remark.format(commit=made[:8]))
 
 
+def test_a_damaged_repository_is_told_as_one(clone: Path) -> None:
+    """It was told as a git that is too slow."""
+    commit(clone, text_of(locked()), "first")
+    made = commit(clone, text_of(locked(seed=7)), "second")
+    (clone / ".git/objects" / made[:2] / made[2:]).unlink()
+    remarks: list[str] = []
+    assert list(of_git(clone, remarks)) == []
+    (told,) = remarks
+    assert told.startswith("git can't list the commits of dvc.lock, so results of other commits")
+    assert told.endswith("`git fsck` says what is damaged")
+
+
 def test_without_git_or_a_lock_there_is_nothing(tmp_path: Path) -> None:
     remarks: list[str] = []
     assert list(of_git(tmp_path, remarks)) == []
