@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -294,12 +295,22 @@ def read_study(folder: Path, plan: Plan) -> Study | None:
     Raises:
         StudyAway: the file can't be used.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / FILE).is_file() or _has_no_tables(folder / FILE):
         return None
     try:
         return Study(folder, plan, reads=True)
     except KeyError:  # its process ended before the first trial
         return None
+
+
+def _has_no_tables(file: Path) -> bool:
+    """Whether Optuna is still making the file, or was ended when it did; False for one that can't be read."""
+    ask = "SELECT count(*) FROM sqlite_master WHERE name = 'version_info'"
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as tables:
+            return tables.execute(ask).fetchone() == (0,)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False  # `Study` says what is wrong with it
 
 
 def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:

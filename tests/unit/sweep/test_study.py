@@ -258,6 +258,24 @@ def test_who_looks_makes_and_writes_nothing(tmp_path: Path) -> None:
     assert read_study(tmp_path, plan(name="other")) is None
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_that_is_being_made_has_no_trials_yet(tmp_path: Path, half: bool) -> None:
+    """Who looked was told that a table is missing, and to restore the file."""
+    with closing(sqlite3.connect(tmp_path / FILE)) as optuna:
+        if half:
+            optuna.execute("CREATE TABLE studies (study_id INTEGER NOT NULL)")
+    (tmp_path / FILE).touch()
+    before = (tmp_path / FILE).read_bytes()
+    assert read_study(tmp_path, plan()) is None
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_who_looks_at_a_damaged_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all, whatever its name says" * 30)
+    with pytest.raises(SweepError, match=f"{FILE}: file is not a database; close what else uses"):
+        read_study(tmp_path, plan())
+
+
 def test_the_command_for_the_best_is_quoted() -> None:
     row = Row(0, ("roles.train=[mafw,dfew]", "grpo.beta=0.1"), "done", 0.5)
     assert command(plan(overrides=("sft.max_steps=4",)), row) == (
