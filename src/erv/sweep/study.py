@@ -320,7 +320,8 @@ def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:
     if (full := full_disk(error)) is not None:
         return f"{file}: {full}{without}; {again}"
     cause = error.__cause__ or error  # Optuna says of any fault that its data may be invalid
-    reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+    lines = str(getattr(cause, "orig", None) or cause).splitlines()
+    reason = lines[0] if lines else type(cause).__name__
     return f"{file}: {reason}{without}; close what else uses the file, or restore it, and {again}"
 
 

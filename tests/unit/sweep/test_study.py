@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy.exc
 
 from erv.sweep.command import command
 from erv.sweep.errors import SweepError
@@ -268,6 +269,17 @@ def test_a_file_that_is_being_made_has_no_trials_yet(tmp_path: Path, half: bool)
     before = (tmp_path / FILE).read_bytes()
     assert read_study(tmp_path, plan()) is None
     assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_fault_without_words_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(tmp_path, plan())
+
+    def fail(**_: object) -> None:
+        raise sqlalchemy.exc.InterfaceError("", None, sqlite3.InterfaceError())
+
+    monkeypatch.setattr(study._study, "get_trials", fail)
+    with pytest.raises(StudyAway, match=f"{FILE}: InterfaceError; close what else uses the file"):
+        study.rows()
 
 
 def test_who_looks_at_a_damaged_file_is_told(tmp_path: Path) -> None:
