@@ -256,13 +256,13 @@ class Sweep:
 
     def _none_finished(self, rows: Sequence[Row], failed: Sequence[Row]) -> str:
         name = self._begun.plan.name
-        said = f"sweep {name!r}: none of {len(rows)} trials was finished, so none is best; "
+        said = f"sweep {name!r}: no trial finished"
         if not failed:
-            return f"{said}give more trials (--trials) or other values"
+            return f"{said}, so none is best; give more trials (--trials) or other values"
         last = failed[-1]
         return (
-            f"{said}{len(failed)} failed, the last, {' '.join(last.overrides)}, because {last.message}; mend"
-            f" that, and `erv sweep run {name} --trials {2 * len(rows)}` goes on"
+            f"{said} ({len(failed)} failed); the last, {' '.join(last.overrides)}, failed because"
+            f" {last.message}; mend that, and `erv sweep run {name} --trials {2 * len(rows)}` goes on"
         )
 
     def _too_many(self, failed: Sequence[Row], most: int) -> str:

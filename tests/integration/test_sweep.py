@@ -168,8 +168,8 @@ def test_too_many_failures_end_it_with_one_sentence(clone: SweepClone) -> None:
 def test_if_all_trials_failed_the_reason_is_told(clone: SweepClone) -> None:
     command = ("sweep", "run", "all", "--over", "sft.batch_size=7,17", "--no-propose", "--trials", "1")
     last = error_of(clone.erv(*command, check=False))
-    assert last.startswith("error: sweep 'all': none of 1 trials was finished, so none is best; 1 fail"), last
-    assert "because sft: the loss is not finite; lower sft.batch_size; mend that, and" in last
+    assert last.startswith("error: sweep 'all': no trial finished (1 failed); the last, sft."), last
+    assert " failed because sft: the loss is not finite; lower sft.batch_size; mend that, and" in last
     assert last.endswith("`erv sweep run all --trials 2` goes on")
 
 

@@ -152,15 +152,16 @@ def _is_one_of(results: Sequence[Result], policy: str, figures: Measured) -> boo
     Another clone may have one of that name: names of repeats follow from seed, fold and parameters. Then it
     measured something else.
     """
-    mine = [result for result in results if result.policy == policy]
-    return bool(mine) and all(
+    same = [
         math.isclose(figure.value, other.value, abs_tol=_SAME)
-        for result in mine
+        for result in results
+        if result.policy == policy
         for name, figure in figures.scopes.get(result.dataset, {}).items()
         if (other := result.figures.get(name)) is not None
         and figure.value is not None
         and other.value is not None
-    )
+    ]
+    return bool(same) and all(same)  # on other data sets, they have none in common
 
 
 def _evaluated_in(run: Run, policy: str, runs: Runs, files: Files) -> Run | None:

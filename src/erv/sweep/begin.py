@@ -18,6 +18,7 @@ from erv.remote.commit import changes_to_carry, commit_of, patch_id
 from erv.settings import Settings, load_settings
 from erv.settings.overrides import overridden
 from erv.settings.settings import parse_settings
+from erv.sweep.beside import check_sources
 from erv.sweep.extent import Extent, read_extent
 from erv.sweep.folder import Folder
 from erv.sweep.graph import Graph, kept_graph, read_graph
@@ -75,6 +76,7 @@ def begin(environment: Environment, folder: Folder, wish: Wish, *, cancelled: Ca
 
     Raises:
         SettingsError: the wish has a fault, or is another than that with which the sweep began.
+        DataError: the lock file of a source that trials read is malformed.
         CommitError: there are uncommitted changes, which `machine.carry_changes` doesn't carry.
         PipelineError: what the trials need isn't up to date.
     """
@@ -90,6 +92,7 @@ def check(environment: Environment, wish: Wish) -> None:
 
     Raises:
         SettingsError: the wish has a fault, or is another than that with which the sweep began.
+        DataError: the lock file of a source that trials read is malformed.
         CommitError: there are uncommitted changes, which `machine.carry_changes` doesn't carry.
         PipelineError: `dvc.yaml` has faults.
     """
@@ -190,6 +193,13 @@ def _checked(
             )
     used = _used(graph, plan.dimensions, plan.overrides)
     varied = varied_stages(stages, stage, used)
+    runs = set(varied[0])
+    if extent.propose:  # what comes after, up to the report
+        for item in stages:
+            if runs.intersection(item.upstream):
+                runs.add(item.name)
+    kept = environment.workspace if new else folder.begun
+    check_sources(environment.workspace, kept, [item for item in stages if item.name in runs])
     return Begun(folder, plan, measure, stages, varied[1], _fixed(settings, plan), new, extent)
 
 

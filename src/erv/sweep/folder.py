@@ -23,7 +23,7 @@ from erv.remote.commit import git, patch_bytes
 from erv.settings.overrides import overridden
 from erv.stack.dvc_remote import update_config, write_dvc_remote, write_private
 from erv.sweep import holder
-from erv.sweep.beside import link_sources, overrides_beside
+from erv.sweep.beside import SOURCES, link_sources, overrides_beside
 from erv.sweep.graph import Graph
 from erv.sweep.plan import Plan, check_name, read_plan
 from erv.tracking.origin import git as ask_git
@@ -31,7 +31,6 @@ from erv.tracking.origin import git as ask_git
 SWEEPS = "sweeps"
 _BEGUN, _PATCH, _TRIALS, _LOGS = "begun", "changes.patch", "trials", "logs"
 _READY = Path(".erv") / "ready"  # in a checkout that is whole
-_SOURCES = Path("data/sources")  # often not in git
 # Shards are large: a trial needs links, not copies. DVC keeps linked files from being written to.
 _LINKS = "reflink,hardlink,copy"
 
@@ -101,8 +100,8 @@ class Folder:
                 shutil.copyfile(workspace / name, begun / name)
         if patch is not None:
             (begun / _PATCH).write_bytes(patch_bytes(patch))
-        if (workspace / _SOURCES).is_dir():
-            shutil.copytree(workspace / _SOURCES, begun / _SOURCES)
+        if (workspace / SOURCES).is_dir():
+            shutil.copytree(workspace / SOURCES, begun / SOURCES)
         graph.save(begun)
         plan.save(self.path)
 
@@ -115,8 +114,9 @@ class Folder:
             overrides: for its `params.yaml`.
 
         Raises:
-            SettingsError: the parameters don't fit together, the uncommitted changes that the sweep keeps are
-                damaged, or a source is pinned by a relative path that leads out of the clone.
+            SettingsError: the parameters don't fit together, or the uncommitted changes that the sweep keeps
+                are damaged.
+            DataError: a lock file of a source is malformed.
             CommitError: git fails.
         """
         more = overrides_beside(self._environment.workspace, self.parameters, overrides)
@@ -170,8 +170,8 @@ class Folder:
                 git(folder, "config", name, found)
         if (begun / LOCK).is_file():
             shutil.copyfile(begun / LOCK, folder / LOCK)
-        if (begun / _SOURCES).is_dir():
-            shutil.copytree(begun / _SOURCES, folder / _SOURCES, dirs_exist_ok=True)
+        if (begun / SOURCES).is_dir():
+            shutil.copytree(begun / SOURCES, folder / SOURCES, dirs_exist_ok=True)
         state = folder / ".erv"
         state.mkdir(mode=0o700, exist_ok=True)
         (state / "stack" / "prefect").mkdir(parents=True)
@@ -182,7 +182,7 @@ class Folder:
         write_private(
             folder / ".dvc" / "config.local", local.read_text(encoding="utf-8") if local.is_file() else ""
         )
-        link_sources(workspace, folder, _SOURCES)
+        link_sources(workspace, folder)
         self._share_cache(folder)
         write_dvc_remote(self.environment_of(folder))
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -294,12 +295,22 @@ def read_study(folder: Path, plan: Plan) -> Study | None:
     Raises:
         StudyAway: the file can't be used.
     """
-    if not (folder / FILE).is_file():
+    if not (folder / FILE).is_file() or _has_no_tables(folder / FILE):
         return None
     try:
         return Study(folder, plan, reads=True)
     except KeyError:  # its process ended before the first trial
         return None
+
+
+def _has_no_tables(file: Path) -> bool:
+    """Whether Optuna is still making the file, or was ended when it did; False for one that can't be read."""
+    ask = "SELECT count(*) FROM sqlite_master WHERE name = 'version_info'"
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as tables:
+            return tables.execute(ask).fetchone() == (0,)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False  # `Study` says what is wrong with it
 
 
 def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:
@@ -309,7 +320,8 @@ def _sentence(file: Path, error: Exception, lost: str, name: str) -> str:
     if (full := full_disk(error)) is not None:
         return f"{file}: {full}{without}; {again}"
     cause = error.__cause__ or error  # Optuna says of any fault that its data may be invalid
-    reason = str(getattr(cause, "orig", None) or cause).splitlines()[0]
+    lines = str(getattr(cause, "orig", None) or cause).splitlines()
+    reason = lines[0] if lines else type(cause).__name__
     return f"{file}: {reason}{without}; close what else uses the file, or restore it, and {again}"
 
 

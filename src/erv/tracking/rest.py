@@ -30,7 +30,7 @@ from erv.environment import Environment, hand_over_token
 _API = "/api/2.0/mlflow"
 _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 _TIMEOUT_SECONDS = 20.0
-_PAGE = 250  # runs in an answer: of some hundred kilobytes each, and it has to come within the timeout
+_PAGE = 250  # runs in an answer, which has some hundred kilobytes then and has to come within the timeout
 RUNNING = "RUNNING"  # the status of a run that goes on
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 # What a status means if the answer doesn't say, as MLflow's own client reads it.

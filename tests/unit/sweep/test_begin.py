@@ -29,13 +29,13 @@ WISH = Wish("beta", over=("sft.batch_size=4:64",), stage="sft", seed=3, propose=
 ALONE = Wish("beta", propose="no")
 
 
-def make_clone(folder: Path, ignored: str = "") -> Environment:
+def make_clone(folder: Path, ignored: str = "", pipeline: str = PIPELINE) -> Environment:
     folder.mkdir(exist_ok=True)
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "-C", str(folder)]
     subprocess.run([*git, "init", "-q"], check=True)
     Repo.init(str(folder)).close()
     shutil.copyfile(ROOT / "params.yaml", folder / "params.yaml")
-    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "dvc.yaml").write_text(pipeline)
     (folder / ".gitignore").write_text(f"/.erv/\n/models/\n{ignored}")
     subprocess.run([*git, "add", "-A"], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "state"], check=True)
@@ -140,8 +140,6 @@ def test_relative_paths_lead_to_the_clones_files_from_a_trial(tmp_path: Path) ->
     source = clone.workspace / "raw/films"
     source.mkdir(parents=True)
     (source / "00001.mp4").write_bytes(b"film")
-    elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(source, elsewhere)
     python = clone.workspace / ".venv-vllm/bin/python"
     python.parent.mkdir(parents=True)
     python.touch()
@@ -154,11 +152,90 @@ def test_relative_paths_lead_to_the_clones_files_from_a_trial(tmp_path: Path) ->
         checkout = folder.checkout(plan, (key,), ())
         assert (checkout / "raw/films/00001.mp4").read_bytes() == b"film"
         assert load_settings(checkout / "params.yaml").machine.grpo.vllm_python == str(python)
-        status = ["git", "-C", str(checkout), "status", "--porcelain"]
-        assert "raw" not in subprocess.run(status, check=True, capture_output=True, text=True).stdout
+        assert "raw" not in status_of(checkout)
 
-    dataclasses.replace(lock, uri="../elsewhere").save(locks / "films.lock.json")
-    other = Folder(clone, "out")
-    plan = begin(clone, other, dataclasses.replace(WISH, name="out"), cancelled=not_cancelled).plan
-    with pytest.raises(SettingsError, match=r"films.lock.json: ../elsewhere leads out of the clone"):
-        other.checkout(plan, ("one",), ())
+
+def pinned(clone: Environment, name: str, uri: str) -> None:
+    """Pins a folder by a path that is relative to the clone."""
+    lock = pin(name, str(clone.workspace / uri), None, selection=Selection())
+    dataclasses.replace(lock, uri=uri).save(clone.workspace / f"data/sources/{name}.lock.json")
+
+
+def status_of(checkout: Path) -> str:
+    status = ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(status, check=True, capture_output=True, text=True).stdout
+
+
+READING = """
+  extract:
+    cmd: cat data/sources/films.lock.json
+    outs: [data/films]
+  sft:
+    cmd: "true"
+    deps: [data/sources/base.lock.json, data/films]
+    params: [sft, seed]
+    outs: [models/policy/sft]
+  evaluate:
+    cmd: read --judge data/sources/judge.lock.json
+    deps: [models/policy/sft]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "propose", "fault"),
+    [
+        ("base", "no", "sft"),
+        ("judge", "yes", "evaluate"),
+        ("judge", "no", None),
+        ("films", "yes", None),
+        ("unused", "yes", None),
+    ],
+)
+def test_a_path_that_leads_out_of_the_clone_is_refused_where_a_trial_reads_it(
+    tmp_path: Path, name: str, propose: str, fault: str | None
+) -> None:
+    """It was refused trial by trial, of sources that no trial reads, too."""
+    clone = make_clone(tmp_path / "clone", ignored="/data/\n", pipeline=f"stages:{READING}")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/00001.mp4").write_bytes(b"film")
+    locks = clone.workspace / "data/sources"
+    locks.mkdir(parents=True)
+    pinned(clone, name, "../elsewhere")
+    wish = dataclasses.replace(WISH, propose=propose, overrides=("register.policy=sft",))
+    if fault is None:
+        check(clone, wish)
+        return
+    with pytest.raises(SettingsError) as caught:
+        check(clone, wish)
+    assert str(caught.value) == (
+        f"data/sources/{name}.lock.json: ../elsewhere leads out of the clone, and {fault} reads it in"
+        " checkouts elsewhere; pin the source by its absolute path before the sweep begins"
+    )
+    assert not (clone.state / "sweeps").exists()
+
+
+def test_sources_within_each_other_or_partly_in_git_are_there_in_a_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outer one of two had no link, nor one of which git has a file; a template may lack `info`."""
+    (tmp_path / "template").mkdir()
+    monkeypatch.setenv("GIT_TEMPLATE_DIR", str(tmp_path / "template"))
+    (tmp_path / "clone/some").mkdir(parents=True)
+    (tmp_path / "clone/some/README.md").write_text("in git")
+    clone = make_clone(
+        tmp_path / "clone", ignored="/raw/\n/data/sources/\n/odd*\n/some/*\n!/some/README.md\n"
+    )
+    files = ["raw/2.mp4", "raw/films/1.mp4", "some/3.mp4", "some/deep/4.mp4", "odd [a] *#/5.mp4"]
+    for name in files:
+        (clone.workspace / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone.workspace / name).write_bytes(name.encode())
+    for name, uri in [("a", "raw/films"), ("b", "raw"), ("c", "some"), ("d", "odd [a] *#")]:
+        pinned(clone, name, uri)
+    (clone.workspace / "some/later.txt").write_text("not pinned")
+    folder = Folder(clone, "beta")
+    checkout = folder.checkout(begin(clone, folder, WISH, cancelled=not_cancelled).plan, ("one",), ())
+    for name in files:
+        assert (checkout / name).read_bytes() == name.encode()
+    assert not (checkout / "some/later.txt").exists()
+    assert {line.split()[-1] for line in status_of(checkout).splitlines()} <= {"params.yaml"}
+    assert sorted(path.name for path in (clone.workspace / "raw").rglob("*")) == ["1.mp4", "2.mp4", "films"]

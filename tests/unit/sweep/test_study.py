@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy.exc
 
 from erv.sweep.command import command
 from erv.sweep.errors import SweepError
@@ -256,6 +257,35 @@ def test_who_looks_makes_and_writes_nothing(tmp_path: Path) -> None:
         assert seen.rows() == study.rows()
     assert (tmp_path / FILE).read_bytes() == before
     assert read_study(tmp_path, plan(name="other")) is None
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_that_is_being_made_has_no_trials_yet(tmp_path: Path, half: bool) -> None:
+    """Who looked was told that a table is missing, and to restore the file."""
+    with closing(sqlite3.connect(tmp_path / FILE)) as optuna:
+        if half:
+            optuna.execute("CREATE TABLE studies (study_id INTEGER NOT NULL)")
+    (tmp_path / FILE).touch()
+    before = (tmp_path / FILE).read_bytes()
+    assert read_study(tmp_path, plan()) is None
+    assert (tmp_path / FILE).read_bytes() == before
+
+
+def test_a_fault_without_words_is_told_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(tmp_path, plan())
+
+    def fail(**_: object) -> None:
+        raise sqlalchemy.exc.InterfaceError("", None, sqlite3.InterfaceError())
+
+    monkeypatch.setattr(study._study, "get_trials", fail)
+    with pytest.raises(StudyAway, match=f"{FILE}: InterfaceError; close what else uses the file"):
+        study.rows()
+
+
+def test_who_looks_at_a_damaged_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database at all, whatever its name says" * 30)
+    with pytest.raises(SweepError, match=f"{FILE}: file is not a database; close what else uses"):
+        read_study(tmp_path, plan())
 
 
 def test_the_command_for_the_best_is_quoted() -> None:
