@@ -308,7 +308,7 @@ def _has_no_tables(file: Path) -> bool:
     ask = "SELECT count(*) FROM sqlite_master WHERE name = 'version_info'"
     try:
         with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as tables:
-            return tables.execute(ask).fetchone() == (0,)
+            return bool(tables.execute(ask).fetchone() == (0,))
     except (sqlite3.Error, UnicodeDecodeError):
         return False  # `Study` says what is wrong with it
 
