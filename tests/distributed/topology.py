@@ -272,9 +272,9 @@ def _words(process: psutil.Process) -> list[str]:
 
 
 def runs_of_pool(stack: Environment, pool: str = "gpu") -> list[dict]:
-    """The flow runs that a pool has had, the oldest first."""
-    body = {"work_pools": {"name": {"any_": [pool]}}, "sort": "START_TIME_ASC", "limit": 200}
-    return ask(stack, "/flow_runs/filter", body)
+    """The flow runs that a pool has had, the oldest first; some have never started."""
+    found = ask(stack, "/flow_runs/filter", {"work_pools": {"name": {"any_": [pool]}}, "limit": 200})
+    return sorted(found, key=lambda run: run["created"])
 
 
 def gone(processes: list[psutil.Process]) -> bool:
