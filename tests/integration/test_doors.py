@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -27,7 +28,7 @@ from erv.environment import (
     load_environment,
     read_stack_file,
 )
-from erv.stack import control, processes
+from erv.stack import control, prefect_api, processes
 from erv.storage.store import open_store
 from erv.tracking.lock_entries import client_of
 from infra.compose.worker_health import online
@@ -284,3 +285,13 @@ def test_an_upgraded_workspace_gets_keys_and_keeps_what_it_has(stack: Environmen
     assert {k: v for k, v in planned.variables().items() if k not in changed} == {
         k: v for k, v in stack.variables().items() if k not in changed
     }
+
+
+def test_many_ask_prefect_at_the_same_moment(stack: Environment) -> None:
+    """Each request had its token under one name, and could end that of another, which was answered with 403."""
+
+    def several(_: int) -> list[object]:
+        return [prefect_api.ask(stack, "/flow_runs/filter", {"limit": 1}) for _ in range(15)]
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(len(answers) == 15 for answers in threads.map(several, range(6)))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from erv.environment import Environment, remedy_for
 from erv.errors import StackError
 
-_CLIENT = "erv"  # the name that a CSRF token is made for
 _TIMEOUT_SECONDS = 10.0
 # A busy server, such as one on SQLite with many clients, says so and does nothing. Prefect's own client asks
 # again then, too.
@@ -63,13 +63,15 @@ def ask(
 
 
 def _csrf_headers(environment: Environment, url: str) -> dict[str, str]:
+    # Of each request its own: a new token for a name ends the one before, which somebody may be about to use.
+    client = f"erv-{uuid.uuid4()}"
     try:
-        answer = _send(f"{url}/csrf-token?client={_CLIENT}", environment.prefect_headers)
+        answer = _send(f"{url}/csrf-token?client={client}", environment.prefect_headers)
     except urllib.error.HTTPError as error:
         if error.code in _NO_CSRF:
             return {}
         raise
-    return {"Prefect-Csrf-Token": json.loads(answer)["token"], "Prefect-Csrf-Client": _CLIENT}
+    return {"Prefect-Csrf-Token": json.loads(answer)["token"], "Prefect-Csrf-Client": client}
 
 
 def _send(url: str, headers: Mapping[str, str], body: object = None, method: str | None = None) -> bytes:
