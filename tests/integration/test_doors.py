@@ -288,7 +288,7 @@ def test_an_upgraded_workspace_gets_keys_and_keeps_what_it_has(stack: Environmen
 
 
 def test_many_ask_prefect_at_the_same_moment(stack: Environment) -> None:
-    """Each request had its token under one name, and could end that of another, which was answered with 403."""
+    """Each request had its token under one name, and could end that of another: answered with 403."""
 
     def several(_: int) -> list[object]:
         return [prefect_api.ask(stack, "/flow_runs/filter", {"limit": 1}) for _ in range(15)]
