@@ -8,6 +8,7 @@ rows with TRL's fused head.
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from transformers import PreTrainedModel
@@ -51,12 +52,14 @@ class BeforeTrainer(MeasuredTrainer):
             cache.layers = [
                 GrowingLayer(layer.keys, layer.values, self.max_completion_length) for layer in cache.layers
             ]
-            output = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                generation_config=self.generation_config,
-            )
+            # transformers 5.24 renames the argument, and its own check then takes the new name for a typo.
+            with patch.object(model, "_validate_model_kwargs"):
+                output = model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    past_key_values=cache,
+                    generation_config=self.generation_config,
+                )
         return [self._until_end(row) for row in output[:, ids.size(1) :].tolist()], None
 
     def _score(

@@ -13,6 +13,7 @@ names:
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -349,6 +350,24 @@ def content_digest(path: str | Path) -> str:
     entries = [{"md5": md5_of_file(files[name]), "relpath": name} for name in sorted(files)]
     listing = json.dumps(entries, sort_keys=True).encode("utf-8")
     return hashlib.md5(listing, usedforsecurity=False).hexdigest() + ".dir"
+
+
+def followed(path: Path) -> Path:
+    """Where a path leads, with all links followed and all of it there.
+
+    Raises:
+        FileNotFoundError: it leads nowhere or to itself. Python tells the latter as a RuntimeError, and since
+            3.13 as an OSError of its own.
+        OSError: it may not be looked at.
+    """
+    try:
+        return path.resolve(strict=True)
+    except RuntimeError:
+        raise FileNotFoundError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise FileNotFoundError(errno.ELOOP, error.strerror, str(path)) from None
+        raise
 
 
 def _temporary(path: Path, shared: bool) -> Path:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from erv.errors import DataError, RegistryError, StorageError
+from erv.files import followed
 
 logger = logging.getLogger(__name__)
 
@@ -129,8 +130,8 @@ class ServedClips:
                 raise absent  # before anything outside is looked up
             asked = asked.relative_to(roots[0])
         try:
-            path = (self.folder / asked).resolve(strict=True)
-        except (OSError, RuntimeError, ValueError):  # missing, a loop of links, not encodable
+            path = followed(self.folder / asked)
+        except (OSError, ValueError):  # missing, not encodable
             raise absent from None
         if not path.is_relative_to(self.folder) or not path.is_file():
             raise absent

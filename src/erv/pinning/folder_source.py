@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from erv.errors import DataError
-from erv.files import sha256_of_file
+from erv.files import followed, sha256_of_file
 from erv.sources.fetching import local_root
 from erv.sources.frame_folders import hash_images
 from erv.sources.lock import SourceFile
@@ -104,8 +104,8 @@ class FolderSource:
 
     def _follow(self, link: Path, top: Path) -> Path:
         try:
-            real = link.resolve(strict=True)
-        except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: it leads to itself
+            real = followed(link)
+        except (FileNotFoundError, NotADirectoryError):
             raise DataError(
                 f"source {self._name}: the link {link} points to nothing; fix or remove it"
             ) from None

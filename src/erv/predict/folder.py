@@ -14,7 +14,7 @@ from pathlib import Path
 
 from erv.answering.clips import LONGEST_NAME
 from erv.errors import DataError
-from erv.files import sha256_of_file
+from erv.files import followed, sha256_of_file
 from erv.predict.listing import AGAIN, ListedClip, Listing, Unread, shown
 from erv.sources.selection import is_junk, is_video
 
@@ -127,11 +127,11 @@ def _end_of(path: Path, roots: Sequence[Path]) -> tuple[Path, int]:
         DataError: it leads nowhere or out of the roots, or may not be looked at; the message is the reason.
     """
     try:
-        real = path.resolve(strict=True) if path.is_symlink() else path
+        real = followed(path) if path.is_symlink() else path
         if not any(real.is_relative_to(root) for root in roots):
             raise DataError(_OUT)
         return real, real.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: it leads to itself
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(_NOWHERE) from None
     except OSError as error:
         raise DataError(f"can't be read ({error.strerror})") from None

@@ -15,7 +15,7 @@ from typing import Any
 
 from erv.environment import Environment
 from erv.errors import DataError, RegistryError
-from erv.files import parse_yaml, remove, whole_folder
+from erv.files import followed, parse_yaml, remove, whole_folder
 from erv.model_folders import check_folder
 from erv.policies.common.arm import FILE as ARM
 from erv.policies.common.arm import Arm, stated_arm
@@ -148,8 +148,8 @@ def _check_closed(folder: Path) -> None:
         if not path.is_symlink():
             continue
         try:
-            real = path.resolve(strict=True)
-        except (OSError, RuntimeError):  # RuntimeError: it leads to itself
+            real = followed(path)
+        except OSError:
             raise RegistryError(f"{path}: a link that leads nowhere; {_NO_LINKS}") from None
         if not real.is_relative_to(folder.resolve()):
             raise RegistryError(f"{path}: a link that leads out of the folder; {_NO_LINKS}")
