@@ -12,7 +12,9 @@ from typing import Any
 from erv.environment import Environment, remedy_for
 from erv.errors import StackError
 
-_TIMEOUT_SECONDS = 10.0
+# As long as Prefect's own client waits: on SQLite a request may have to wait for other writers, which it does
+# for up to a minute on a server with much to do.
+_TIMEOUT_SECONDS = 60.0
 # A busy server, such as one on SQLite with many clients, says so and does nothing. Prefect's own client asks
 # again then, too.
 _BUSY = (429, 502, 503)

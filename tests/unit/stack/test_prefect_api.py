@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from prefect.settings.models.api import APISettings
 
 from erv.environment import Environment
 from erv.errors import StackError
@@ -59,3 +60,8 @@ def test_a_server_that_stays_busy_is_told_of(monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(StackError, match="answers 503 to /runs"):
             prefect_api.ask(environment, "/runs")
         assert left == [200]
+
+
+def test_a_slow_server_gets_as_long_as_from_prefect_s_own_client() -> None:
+    """A stage in a pool failed when Prefect on SQLite took more than ten seconds for an answer."""
+    assert APISettings.model_fields["request_timeout"].default <= prefect_api._TIMEOUT_SECONDS
