@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,9 +52,9 @@ def new_worker(
     """Starts workers, which end with the test; `servers` are those of the stack, by other addresses."""
     started: list[Worker] = []
 
-    def start(servers: Environment = stack, **variables: str) -> Worker:
+    def start(servers: Environment = stack, **options: Any) -> Worker:
         folder: Path = tmp_path_factory.mktemp("worker")
-        started.append(Worker(folder, servers, **variables))
+        started.append(Worker(folder, servers, **options))
         return started[-1]
 
     yield start

@@ -78,6 +78,23 @@ def test_ctrl_c_after_a_killed_run_of_the_same_clone(
         again.end()
 
 
+def test_sigterm_ends_a_worker_that_a_script_started(clone: Clone, new_worker: Callable[..., Worker]) -> None:
+    """Prefect's worker sends itself SIGINT then, which a script's `&` has ignored: it went on for ever."""
+    clone.control("tune", "600 1")
+    clone.commit()
+    worker = new_worker(in_background=True)
+    run = clone.start("run")
+    try:
+        run.wait_for("step 1", 120)
+        tree = worker.tree()
+        worker.background.process.terminate()
+        wait_until(lambda: gone(tree), 60, "the end of the worker and its stage")
+        run.process.send_signal(signal.SIGINT)
+        assert run.process.wait(60) == 130, run.text()
+    finally:
+        run.end()
+
+
 def _line(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()

@@ -22,8 +22,8 @@ def test_it_runs_there_and_comes_back(
 ) -> None:
     worker = new_worker()
     ahead = " ".join(clone.erv("run", "--dry").stdout.split())
-    assert "in work pool gpu: tune; a worker serves it" in ahead
-    assert "tune in work pool gpu: a worker serves it" in clone.erv("doctor", check=False).stdout
+    assert "in work pool gpu: tune; one worker serves it" in ahead
+    assert "tune in work pool gpu: one worker serves it" in clone.erv("doctor", check=False).stdout
     done = clone.erv("run", check=False)
     assert done.returncode == 0, done.stdout + done.stderr + worker.background.text()
     said = done.stdout + done.stderr

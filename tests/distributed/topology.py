@@ -204,12 +204,20 @@ class Worker:
     """`erv run --worker --pool gpu` in a clone of its own."""
 
     def __init__(
-        self, folder: Path, stack: Environment, pool: str = "gpu", small_disk: str = "", **variables: str
+        self,
+        folder: Path,
+        stack: Environment,
+        pool: str = "gpu",
+        small_disk: str = "",
+        in_background: bool = False,
+        **variables: str,
     ) -> None:
         self.scratch = Scratch(folder, stack)
         self.home = folder / "worker home"
         if small_disk:
             self.scratch.executable = str(self._on_small_disk(small_disk))
+        if in_background:
+            self.scratch.executable = str(self._in_background())
         before = self.scratch.variables()
         given = {**before, "ERV_WORKER_HOME": str(self.home), **variables}
         self.scratch.variables = lambda: given  # type: ignore[method-assign]
@@ -225,6 +233,13 @@ class Worker:
         mount = f"mount -t tmpfs -o size={size} tmpfs {home}"
         inside = shlex.quote(f'{mount} && exec {python} "$@"')
         script.write_text(f'#!/bin/sh\nexec unshare {namespace} sh -c {inside} sh "$@"\n')
+        script.chmod(0o755)
+        return script
+
+    def _in_background(self) -> Path:
+        """A Python as a script starts it by `&`: it doesn't hear SIGINT."""
+        script = self.scratch.folder / "python"
+        script.write_text(f'#!/bin/sh\ntrap "" INT\nexec {shlex.quote(sys.executable)} "$@"\n')
         script.chmod(0o755)
         return script
 

@@ -79,7 +79,7 @@ def test_a_commit_that_was_sent_long_ago_is_sent_again(
 
     def sent(after: float) -> float:
         time.sleep(after)
-        send_commit(store, bucket, scratch.folder, head)
+        send_commit(store, bucket, scratch.folder, head, say=print)
         return store.age(bundle_uri(bucket, head)) or 0.0
 
     sent(0)

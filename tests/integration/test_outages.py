@@ -100,6 +100,42 @@ def test_a_store_that_is_back_before_the_failure_is_told(stack: Environment, pro
     assert said == ["cut off; a server went away meanwhile"]
 
 
+def test_an_outage_of_amazons_s3_is_waited_for(
+    stack: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stage wasn't run again after an outage of Amazon's own, which has no address in the settings."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    theirs = replace(stack, s3_endpoint=None)
+    calls, said = [], []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) == 1:
+            with proxy.refuse():
+                time.sleep(5)
+            raise StorageError("cut off")
+        return "done"
+
+    assert through_outages(theirs, call, say=said.append) == "done"
+    assert said == ["cut off; a server went away meanwhile"]
+
+
+def test_a_refusal_of_amazons_s3_is_no_outage(
+    stack: Environment, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    theirs = replace(stack, s3_endpoint=None, s3_secret_key="wrong")
+    calls, said = [], []
+
+    def call() -> None:
+        calls.append(1)
+        raise StorageError("refused")
+
+    with pytest.raises(StorageError, match="refused"):
+        through_outages(theirs, call, say=said.append)
+    assert (len(calls), said) == (1, [])
+
+
 @pytest.mark.slow
 def test_a_flow_waits_for_a_killed_store(stack: Environment, scratch: Scratch) -> None:
     scratch.control("make", "6")

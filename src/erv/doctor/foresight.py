@@ -14,7 +14,7 @@ from erv.accept.accept import changed_files, is_code
 from erv.accept.contents import Contents
 from erv.accept.harmless import HARMLESS
 from erv.doctor.foreseen import Foreseen, Foresight, Why
-from erv.doctor.pools_ahead import PoolAhead, look_at
+from erv.doctor.pools_ahead import look_at
 from erv.environment import Environment, remedy_for
 from erv.pipeline import (
     ABSENT,
@@ -81,7 +81,6 @@ def foresee(
     items = tuple(_placed(_timed(found[stage.name], times), elsewhere) for stage in stages)
     sent = {item.pool: tuple(one.name for one in items if one.pool == item.pool) for item in items}
     sent.pop("", None)
-    states = look_at(environment, sent)
     held = _held_back(environment, carry=settings.machine.carry_changes) if sent else ""
     return Foresight(
         stages=items,
@@ -91,7 +90,7 @@ def foresee(
         price_per_hour=settings.machine.price_per_hour,
         notes=tuple(filter(None, [refusal, held, known.trouble, trouble])),
         fetches=environment.has_storage,
-        pools=tuple(PoolAhead(name, names, states[name]) for name, names in sent.items()),
+        pools=look_at(environment, sent),
     )
 
 

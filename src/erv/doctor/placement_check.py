@@ -17,7 +17,7 @@ from erv.tracking.opening import PLACED_VARIABLE
 
 def placement(environment: Environment) -> Iterator[Finding]:
     """The stages, the pools with their workers, the commit and the board; nothing if no stage is placed."""
-    from erv.doctor.pools_ahead import PoolAhead, look_at
+    from erv.doctor.pools_ahead import look_at
     from erv.pipeline import read_stages
     from erv.settings import load_settings
 
@@ -33,10 +33,8 @@ def placement(environment: Environment) -> Iterator[Finding]:
     sent: dict[str, list[str]] = {}
     for name, pool in places(read_stages(environment.workspace), machine.placement).items():
         sent.setdefault(pool, []).append(name)
-    states = look_at(environment, sent)
-    for pool, names in sent.items():
-        ahead = PoolAhead(pool, tuple(names), states[pool])
-        detail = f"{some(names)} in work pool {pool}: {ahead.detail}"
+    for ahead in look_at(environment, sent):
+        detail = f"{some(list(ahead.stages))} in work pool {ahead.name}: {ahead.detail}"
         state = {"served": "ok", "missing": "fail"}.get(ahead.state, "warn")
         yield Finding("placement", state, detail, ahead.remedy)  # type: ignore[arg-type]
     yield from _commit(environment, carry=machine.carry_changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,11 +20,13 @@ class PoolAhead:
         name: the pool.
         stages: what would run there; empty if nobody asked what runs.
         state: whether a worker serves it, none does, there is no such pool, or Prefect can't be asked.
+        workers: how many serve it.
     """
 
     name: str
     stages: tuple[str, ...]
     state: Served
+    workers: int = 0
 
     @property
     def remedy(self) -> str:
@@ -37,28 +39,39 @@ class PoolAhead:
     def detail(self) -> str:
         """The state in words."""
         return {
-            "served": "a worker serves it",
+            "served": "one worker serves it" if self.workers == 1 else f"{self.workers} workers serve it",
             "unserved": "no worker serves it",
             "missing": "Prefect has no such pool",
             "unknown": "Prefect can't be asked whether a worker serves it",
         }[self.state]
 
 
-def look_at(environment: Environment, pools: Collection[str]) -> dict[str, Served]:
-    """How each pool is served; `unknown` if Prefect is away or refuses, which others tell."""
-    from erv.stack.pools import read_pool, worker_is_online
+def look_at(environment: Environment, sent: Mapping[str, Sequence[str]]) -> tuple[PoolAhead, ...]:
+    """How each pool is served; `unknown` if Prefect is away or refuses, which others tell.
+
+    Args:
+        environment: where Prefect is.
+        sent: the stages that would be sent to each pool.
+    """
     from erv.stack.reach import unreachable
 
+    if not sent:
+        return ()
     url = environment.prefect_api_url
-    if url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace):
-        return dict.fromkeys(pools, "unknown")
-    found: dict[str, Served] = {}
-    for name in sorted(pools):
-        try:
-            if read_pool(environment, name) is None:
-                found[name] = "missing"
-            else:
-                found[name] = "served" if worker_is_online(environment, name) else "unserved"
-        except StackError:
-            found[name] = "unknown"
-    return found
+    away = url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace)
+    return tuple(
+        PoolAhead(name, tuple(stages), *(("unknown", 0) if away else _served(environment, name)))
+        for name, stages in sent.items()
+    )
+
+
+def _served(environment: Environment, name: str) -> tuple[Served, int]:
+    from erv.stack.pools import read_pool, workers_online
+
+    try:
+        if read_pool(environment, name) is None:
+            return "missing", 0
+        workers = workers_online(environment, name)
+    except StackError:
+        return "unknown", 0
+    return ("served" if workers else "unserved"), workers

@@ -75,7 +75,7 @@ def prepare(
             workspace=workspace,
         )
     store = open_store(environment)
-    send_commit(store, environment.dvc_bucket, workspace, commit)
+    send_commit(store, environment.dvc_bucket, workspace, commit, say=on_line)
     inputs = present_inputs(stage.name, workspace)
     pipeline.repair_lock(workspace)  # keeps a copy that no DVC is just writing
     files = {_PARAMETERS: (workspace / _PARAMETERS).read_text(encoding="utf-8")}

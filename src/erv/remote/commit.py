@@ -10,7 +10,7 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from erv.errors import DataError
@@ -101,8 +101,15 @@ def patch_id(patch: str) -> str:
     return hashlib.sha256(patch_bytes(patch)).hexdigest()
 
 
-def send_commit(store: Store, bucket: str, workspace: Path, commit: str) -> None:
+def send_commit(store: Store, bucket: str, workspace: Path, commit: str, say: Callable[[str], None]) -> None:
     """Stores a commit with its history as a git bundle, unless it has been there for less than a day.
+
+    Args:
+        store: where to.
+        bucket: of DVC's remote.
+        workspace: the clone.
+        commit: its hash.
+        say: takes a sentence before it is sent, which may take a while for a long history.
 
     Raises:
         CommitError: git can't make the bundle.
@@ -112,6 +119,7 @@ def send_commit(store: Store, bucket: str, workspace: Path, commit: str) -> None
     age = store.age(uri)
     if age is not None and age < FRESH_SECONDS:
         return
+    say(f"sends commit {commit[:12]}, with its history")
     with tempfile.TemporaryDirectory() as folder:
         # A bundle needs a name to offer. It gets one in a repository that borrows our objects.
         lender = Path(folder) / "lender"

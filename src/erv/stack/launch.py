@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -357,6 +358,8 @@ def _prefect() -> list[str]:
 
 def _become_worker(pool: str, kind: str, environment: Environment, *options: str, **more: str) -> NoReturn:
     """Becomes Prefect's worker; it asks for runs every few seconds, or as often as its variable says."""
+    # Upon SIGTERM Prefect's worker sends itself SIGINT, which a script's `&` has us ignore.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     asks = {_ASKS: os.environ.get(_ASKS, _ASKS_SECONDS)}
     command = [*_prefect(), "worker", "start", "--pool", pool, "--type", kind, *options]
     _become(command, environment, **asks, **more)

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
 
 from erv.environment import Environment
-from erv.errors import ErvError, StackError
+from erv.errors import ErvError, StackError, StorageError
 from erv.stack.reach import unreachable
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,20 @@ def wait_for(
     Raises:
         StackError: it did not answer all the time; the message has the remedy.
     """
+    _wait(name, lambda: unreachable(name, url, workspace), patience, say, cancelled)
+
+
+def _wait(
+    name: str,
+    fault_of: Callable[[], str | None],
+    patience: float,
+    say: Callable[[str], None],
+    cancelled: Callable[[], bool],
+) -> None:
     from funcy import retry
 
     def ask() -> None:
-        if (fault := unreachable(name, url, workspace)) and not cancelled():
+        if (fault := fault_of()) and not cancelled():
             raise StackError(fault)
 
     started = time.monotonic()
@@ -90,17 +101,14 @@ def through_outages(
         StackError: a server did not come back.
         ErvError: as the call.
     """
-    servers = {"S3": environment.s3_endpoint}
-    if mlflow and environment.mlflow_uri:
-        servers["MLflow"] = f"{environment.mlflow_uri}/health"
-    known = {name: url for name, url in servers.items() if url}
+    servers = _servers(environment, mlflow=mlflow)
 
     def wait() -> None:
-        for name, url in known.items():
-            wait_for(name, url, environment.workspace, patience=patience, say=say, cancelled=cancelled)
+        for name, fault_of in servers.items():
+            _wait(name, fault_of, patience, say, cancelled)
 
     wait()
-    with _Watched(known, environment.workspace) as watched:
+    with _Watched(servers) as watched:
         try:
             return call()
         except ErvError as error:
@@ -111,11 +119,39 @@ def through_outages(
     return call()
 
 
+def _servers(environment: Environment, *, mlflow: bool) -> dict[str, Callable[[], str | None]]:
+    """What says of each server why it can't be reached; None if it answers."""
+    found: dict[str, Callable[[], str | None]] = {}
+    workspace = environment.workspace
+    if environment.s3_endpoint:
+        found["S3"] = partial(unreachable, "S3", environment.s3_endpoint, workspace)
+    elif environment.has_storage:
+        found["S3"] = partial(_amazon, environment)
+    if mlflow and environment.mlflow_uri:
+        found["MLflow"] = partial(unreachable, "MLflow", f"{environment.mlflow_uri}/health", workspace)
+    return found
+
+
+def _amazon(environment: Environment) -> str | None:
+    """Why Amazon's S3 gives no answer for the bucket of DVC's remote.
+
+    Asked as the store does it: its address depends on bucket and region, and only that one may be open to us.
+    """
+    from erv.storage.errors import is_unanswered
+    from erv.storage.store import open_store
+
+    try:
+        open_store(environment, patient=False).exists(f"s3://{environment.dvc_bucket}/remote")
+    except StorageError as error:
+        return str(error) if is_unanswered(error) else None
+    return None
+
+
 class _Watched:
     """Servers that are asked every few seconds: one that restarts may be back before its absence is told."""
 
-    def __init__(self, servers: Mapping[str, str], workspace: Path) -> None:
-        self._servers, self._workspace = servers, workspace
+    def __init__(self, servers: Mapping[str, Callable[[], str | None]]) -> None:
+        self._servers = servers
         self._left = threading.Event()
         self._away: float | None = None
         self._thread = threading.Thread(target=self._watch, name="outages", daemon=True)
@@ -137,5 +173,5 @@ class _Watched:
             self._look()
 
     def _look(self) -> None:
-        if any(unreachable(*server, self._workspace) for server in self._servers.items()):
+        if any(fault_of() for fault_of in self._servers.values()):
             self._away = time.monotonic()
