@@ -89,6 +89,7 @@ def test_sigterm_ends_a_worker_that_a_script_started(clone: Clone, new_worker: C
         tree = worker.tree()
         worker.background.process.terminate()
         wait_until(lambda: gone(tree), 60, "the end of the worker and its stage")
+        run.wait_for("another worker is asked", 90)  # and its run is marked as crashed
         run.process.send_signal(signal.SIGINT)
         assert run.process.wait(60) == 130, run.text()
     finally:

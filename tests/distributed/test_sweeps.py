@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from erv.environment import Environment
+from erv.stack.pools import workers_online
 from erv.stack.sweep_queue import QUEUE
 from tests.distributed.topology import Worker, runs_of_pool, wait_until
 from tests.integration.prefect_api import ask
@@ -31,6 +32,8 @@ def test_trials_run_there_and_leave_a_worker_to_others(
     clone, other = placed(tmp_path, stack), placed(tmp_path, stack)
     before = len(runs_of_pool(stack))  # of other tests
     workers = [new_worker(LEDGER=str(clone.ledger), PACE="2.0") for _ in range(2)]
+    # Prefect counts those that other tests have killed for a minute or two.
+    wait_until(lambda: workers_online(stack, "gpu") == 2, 240, "the end of other workers")
     # The sizes are 16, 9, 57 (which fails) and 46 (which is worse than the first two at each step).
     given = ("--over", "sft.batch_size=1:60", "--seed", "277", "--prune-after", "2", "--no-propose")
     sweep = clone.start("sweep", "run", "placed", *given, "--trials", "4", "--at-a-time", "2")

@@ -29,8 +29,9 @@ def workspace(tmp_path: Path):
         made.run("erv", "data", "pin")
         made.set_params(
             {
-                "machine": {"placement": {"grpo@erv": "gpu", "sft": "gpu"}, "grpo": {"save_steps": 2}},
-                "grpo": {"max_steps": 24, "collapse_patience": None},
+                "machine": {"placement": {"grpo@erv": "gpu", "sft": "gpu"}, "grpo": {"save_steps": 10}},
+                # Half a minute where nothing else runs, so that it isn't over before it is killed.
+                "grpo": {"max_steps": 160, "collapse_patience": None},
             }
         )
         made.run("git", "add", "-A")
