@@ -26,5 +26,5 @@ def ask(environment: Environment, path: str, body: object = None) -> Any:
         headers["Content-Type"] = "application/json"
         data = json.dumps(body).encode()
     request = urllib.request.Request(f"{environment.prefect_api_url}{path}", data, headers)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
