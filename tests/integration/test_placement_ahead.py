@@ -12,6 +12,7 @@ import pytest
 from erv.doctor.finding import Finding
 from erv.doctor.placement_check import placement
 from erv.environment import Environment, child_environment
+from erv.stack.prefect_api import ask
 from erv.storage.store import open_store
 from tests.integration.scratch import Scratch
 
@@ -71,10 +72,17 @@ def test_pool_commit_and_board(scratch: Scratch, stack: Environment) -> None:
     assert changed.remedy.startswith("commit them, or set machine.carry_changes: true")
 
     document = json.loads(scratch.erv("run", "--dry", "--json").stdout)
-    assert document["pools"] == [{"name": "ahead", "stages": ["join"], "state": "unserved"}]
+    nobody = {"name": "ahead", "stages": ["join"], "state": "unserved", "workers": 0}
+    assert document["pools"] == [nobody]
     said = " ".join(scratch.erv("run", "--dry").stdout.split())
     assert "in work pool ahead: join; no worker serves it; start `erv run --worker --pool ahead`" in said
     assert "the run would be refused: uncommitted changes in work.py" in said
+
+    for count, words in enumerate(["one worker serves it", "2 workers serve it"], start=1):
+        body = {"name": f"worker-{count}", "heartbeat_interval_seconds": 600}
+        ask(stack, "/work_pools/ahead/workers/heartbeat", body)
+        served, *_ = found(scratch)
+        assert (served.state, served.detail) == ("ok", f"join in work pool ahead: {words}")
 
 
 def test_a_shallow_clone_and_a_step_that_is_no_stage(scratch: Scratch, tmp_path: Path) -> None:
