@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import psutil
@@ -26,6 +28,13 @@ def proxy(stack: Environment) -> Iterator[Proxy]:
     relay = Proxy(str(stack.s3_endpoint))
     yield relay
     relay.close()
+
+
+@pytest.fixture
+def hanging() -> Iterator[socket.socket]:
+    """A server that accepts and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
 
 
 def kill(stack: Environment, name: str) -> None:
@@ -69,6 +78,20 @@ def test_a_call_is_repeated_when_the_store_was_away(stack: Environment, proxy: P
 def test_a_store_that_stays_away_ends_with_the_remedy(stack: Environment, proxy: Proxy) -> None:
     with proxy.refuse(), pytest.raises(StackError, match=r"S3 at .* can't be reached .*run `erv stack up`"):
         wait_for("S3", proxy.endpoint, patience=4, say=lambda _text: None)
+
+
+def test_a_store_that_hangs_is_waited_for_by_the_clock(hanging: socket.socket) -> None:
+    """Each attempt takes five seconds, which counted for nothing: 120 s were seven minutes."""
+    endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+    with pytest.raises(StackError, match="can't be reached"):
+        wait_for("S3", endpoint, patience=6, say=lambda _text: None)
+    hanging.setblocking(False)
+    attempts = 0
+    with suppress(BlockingIOError):
+        while True:
+            hanging.accept()[0].close()
+            attempts += 1
+    assert attempts == 2, "not four"
 
 
 def test_a_failure_is_not_repeated_while_the_servers_answer(stack: Environment) -> None:

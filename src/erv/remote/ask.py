@@ -52,7 +52,7 @@ def prepare(
         carry: `machine.carry_changes`.
         forced_by: the flow run that wants it to run in any case; None if a known result will do.
         variables: for the stage.
-        on_line: takes each line of DVC's output.
+        on_line: takes lines: DVC's output, and that the commit is sent.
         cancelled: polled several times a second.
 
     Returns:

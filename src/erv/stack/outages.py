@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from erv.environment import Environment
 from erv.errors import ErvError, StackError, StorageError
 from erv.stack.reach import unreachable
+
+if TYPE_CHECKING:
+    from erv.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +75,14 @@ def _wait(
         ask()
     except StackError as error:
         say(f"{error}; waiting for up to {patience:.0f} s")
-        retry(max(1, round(patience / _PAUSE_SECONDS)), errors=StackError, timeout=_PAUSE_SECONDS)(ask)()
+        # By the clock, too: a server that hangs holds each attempt for seconds.
+        again = retry(
+            max(1, round(patience / _PAUSE_SECONDS)),
+            errors=StackError,
+            timeout=_PAUSE_SECONDS,
+            filter_errors=lambda _error: time.monotonic() - started < patience,
+        )
+        again(ask)()
         say(f"{name} answers again after {time.monotonic() - started:.0f} s")
 
 
@@ -126,22 +136,25 @@ def _servers(environment: Environment, *, mlflow: bool) -> dict[str, Callable[[]
     if environment.s3_endpoint:
         found["S3"] = partial(unreachable, "S3", environment.s3_endpoint, workspace)
     elif environment.has_storage:
-        found["S3"] = partial(_amazon, environment)
+        from erv.storage.store import open_store
+
+        # Opened once: a new one would fetch its credentials anew at each look.
+        store = open_store(environment, patient=False)
+        found["S3"] = partial(_amazon, store, f"s3://{environment.dvc_bucket}/remote")
     if mlflow and environment.mlflow_uri:
         found["MLflow"] = partial(unreachable, "MLflow", f"{environment.mlflow_uri}/health", workspace)
     return found
 
 
-def _amazon(environment: Environment) -> str | None:
+def _amazon(store: Store, uri: str) -> str | None:
     """Why Amazon's S3 gives no answer for the bucket of DVC's remote.
 
     Asked as the store does it: its address depends on bucket and region, and only that one may be open to us.
     """
     from erv.storage.errors import is_unanswered
-    from erv.storage.store import open_store
 
     try:
-        open_store(environment, patient=False).exists(f"s3://{environment.dvc_bucket}/remote")
+        store.exists(uri)
     except StorageError as error:
         return str(error) if is_unanswered(error) else None
     return None
