@@ -20,13 +20,13 @@ class PoolAhead:
         name: the pool.
         stages: what would run there; empty if nobody asked what runs.
         state: whether a worker serves it, none does, there is no such pool, or Prefect can't be asked.
-        workers: how many serve it.
+        workers: how many serve it; None if nobody can tell.
     """
 
     name: str
     stages: tuple[str, ...]
     state: Served
-    workers: int = 0
+    workers: int | None
 
     @property
     def remedy(self) -> str:
@@ -60,12 +60,12 @@ def look_at(environment: Environment, sent: Mapping[str, Sequence[str]]) -> tupl
     url = environment.prefect_api_url
     away = url is None or unreachable("Prefect", f"{url.rstrip('/')}/health", environment.workspace)
     return tuple(
-        PoolAhead(name, tuple(stages), *(("unknown", 0) if away else _served(environment, name)))
+        PoolAhead(name, tuple(stages), *(("unknown", None) if away else _served(environment, name)))
         for name, stages in sent.items()
     )
 
 
-def _served(environment: Environment, name: str) -> tuple[Served, int]:
+def _served(environment: Environment, name: str) -> tuple[Served, int | None]:
     from erv.stack.pools import read_pool, workers_online
 
     try:
@@ -73,5 +73,5 @@ def _served(environment: Environment, name: str) -> tuple[Served, int]:
             return "missing", 0
         workers = workers_online(environment, name)
     except StackError:
-        return "unknown", 0
+        return "unknown", None
     return ("served" if workers else "unserved"), workers
